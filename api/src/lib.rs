@@ -1,0 +1,1 @@
+//! What Kubernetes knows of its kinds: types, schemas, defaults, validation, tables, discovery and the protobuf transcoder.

@@ -1,0 +1,1 @@
+//! Kubernetes' controllers and the manager that runs any Controller.

@@ -1,0 +1,1 @@
+//! The Kubernetes scheduling framework: queue, cache, snapshot in columns and the in-tree plugins.

@@ -1,0 +1,1 @@
+//! Stores for Orlop: in memory, and durable and embedded.

@@ -1,0 +1,1 @@
+//! The cables of Orlop: PKI, TLS listener, kubeconfig and the remote client.
