@@ -15,6 +15,7 @@ pub mod client;
 pub mod env;
 pub mod field;
 pub mod object;
+pub mod quantity;
 pub mod resource;
 pub mod revision;
 pub mod status;
