@@ -72,11 +72,13 @@ impl AdmissionRequest {
     /// A refusal of this request: 403 `Forbidden` with a reason.
     #[must_use]
     pub fn forbidden(&self, why: &str) -> Status {
-        let name = if self.name.is_empty() {
-            self.object.pointer("/metadata/generateName").and_then(Value::as_str).unwrap_or("Unknown")
-        } else {
-            &self.name
-        };
+        // The name may stand in the object alone, or be yet to be generated.
+        let in_object = |pointer| self.object.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = Some(self.name.as_str())
+            .filter(|name| !name.is_empty())
+            .or_else(|| in_object("/metadata/name"))
+            .or_else(|| in_object("/metadata/generateName"))
+            .unwrap_or("Unknown");
         Status::forbidden(&self.resource, name, why)
     }
 }

@@ -130,9 +130,30 @@ pub struct Attributes {
     pub verb: String,
     /// On what.
     pub scope: Scope,
+    /// The field selector of a list, watch or deletecollection, in its text form; empty for none. An authorizer may grant less than the
+    /// whole collection by it: a node reads the pods that are bound to it.
+    pub field_selector: String,
 }
 
 impl Attributes {
+    /// A verb on a resource of any version: its collection when `name` is empty, the cluster's when `namespace` is.
+    #[must_use]
+    pub fn resource(user: &UserInfo, verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Self {
+        Self {
+            user: user.clone(),
+            verb: verb.to_owned(),
+            scope: Scope::Resource {
+                group: group.to_owned(),
+                version: "*".to_owned(),
+                resource: resource.to_owned(),
+                subresource: String::new(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            },
+            field_selector: String::new(),
+        }
+    }
+
     /// Whether the verb changes nothing.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
