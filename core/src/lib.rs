@@ -18,5 +18,6 @@ pub mod object;
 pub mod quantity;
 pub mod resource;
 pub mod revision;
+pub mod selector;
 pub mod status;
 pub mod store;
