@@ -1,0 +1,5 @@
+//! YAML.
+/// An error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct YamlError(String);
