@@ -96,7 +96,7 @@ pub struct KeyValue {
 pub struct RangeRequest {
     /// The keys.
     pub keys: KeyRange,
-    /// The revision to read at; `None` for the newest, which is then read consistently (never an older state than that of a
+    /// The revision to read at; `None` (or [`Revision::ZERO`]) for the newest, which is then read consistently (never an older state than that of a
     /// commit that was acknowledged before the call).
     pub revision: Option<Revision>,
     /// At most this many keys; zero for all.
@@ -111,7 +111,13 @@ impl RangeRequest {
     /// Everything in a range, now.
     #[must_use]
     pub fn new(keys: KeyRange) -> Self {
-        Self { keys, revision: None, limit: 0, after: None, count_only: false }
+        Self {
+            keys,
+            revision: None,
+            limit: 0,
+            after: None,
+            count_only: false,
+        }
     }
 
     /// At a revision of the past.
@@ -159,7 +165,10 @@ impl Compare {
     #[must_use]
     pub fn key(&self) -> &Bytes {
         match self {
-            Self::ModRevision(key, _) | Self::CreateRevision(key, _) | Self::Version(key, _) | Self::Value(key, _) => key,
+            Self::ModRevision(key, _)
+            | Self::CreateRevision(key, _)
+            | Self::Version(key, _)
+            | Self::Value(key, _) => key,
         }
     }
 
@@ -167,8 +176,12 @@ impl Compare {
     #[must_use]
     pub fn holds(&self, current: Option<&KeyValue>) -> bool {
         match self {
-            Self::ModRevision(_, revision) => current.map_or(Revision::ZERO, |kv| kv.mod_revision) == *revision,
-            Self::CreateRevision(_, revision) => current.map_or(Revision::ZERO, |kv| kv.create_revision) == *revision,
+            Self::ModRevision(_, revision) => {
+                current.map_or(Revision::ZERO, |kv| kv.mod_revision) == *revision
+            }
+            Self::CreateRevision(_, revision) => {
+                current.map_or(Revision::ZERO, |kv| kv.create_revision) == *revision
+            }
             Self::Version(_, version) => current.map_or(0, |kv| kv.version) == *version,
             Self::Value(_, value) => current.is_some_and(|kv| kv.value == *value),
         }
@@ -213,14 +226,25 @@ impl Txn {
         let key = key.into();
         Self {
             compare: vec![Compare::ModRevision(key.clone(), expected)],
-            ops: vec![Op::Put { key, value: value.into(), lease: None }],
+            ops: vec![Op::Put {
+                key,
+                value: value.into(),
+                lease: None,
+            }],
         }
     }
 
     /// Writes a key, whatever is there.
     #[must_use]
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Self { compare: Vec::new(), ops: vec![Op::Put { key: key.into(), value: value.into(), lease: None }] }
+        Self {
+            compare: Vec::new(),
+            ops: vec![Op::Put {
+                key: key.into(),
+                value: value.into(),
+                lease: None,
+            }],
+        }
     }
 
     /// Deletes a key that must stand at a revision.
@@ -420,16 +444,28 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn revision(&self) -> Result<Revision, StoreError> {
-        Ok(self.range(RangeRequest { count_only: true, ..RangeRequest::new(KeyRange::key("\0")) }).await?.revision)
+        Ok(self
+            .range(RangeRequest {
+                count_only: true,
+                ..RangeRequest::new(KeyRange::key("\0"))
+            })
+            .await?
+            .revision)
     }
 
     /// Makes a lease that runs out after `ttl_seconds` without renewal. With `None` the store chooses the id.
     ///
     /// # Errors
     /// [`StoreError::LeaseExists`]; [`StoreError::InvalidRequest`] from a store without leases, which is the default.
-    async fn grant_lease(&self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<LeaseId, StoreError> {
+    async fn grant_lease(
+        &self,
+        id: Option<LeaseId>,
+        ttl_seconds: u64,
+    ) -> Result<LeaseId, StoreError> {
         let _ = (id, ttl_seconds);
-        Err(StoreError::InvalidRequest("this store has no leases".to_owned()))
+        Err(StoreError::InvalidRequest(
+            "this store has no leases".to_owned(),
+        ))
     }
 
     /// Renews a lease and returns its time to live in seconds.
