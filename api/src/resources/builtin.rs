@@ -8,7 +8,13 @@ const CREATE: &[Verb] = &[Verb::Create];
 const READ: &[Verb] = &[Verb::Get];
 const CHANGE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 const STREAM: &[Verb] = &[Verb::Create, Verb::Get];
-const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
+const PROXY: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::Get,
+    Verb::Patch,
+    Verb::Update,
+];
 
 const SCALE: GroupVersionKind = GroupVersionKind::new("autoscaling", "v1", "Scale");
 
@@ -44,7 +50,11 @@ impl ResourceInfo {
 
     /// A subresource whose body is of another kind.
     fn sub(mut self, name: &'static str, kind: GroupVersionKind, verbs: &[Verb]) -> Self {
-        self.subresources.push(Subresource { name: name.into(), kind, verbs: verbs.to_vec() });
+        self.subresources.push(Subresource {
+            name: name.into(),
+            kind,
+            verbs: verbs.to_vec(),
+        });
         self
     }
 
@@ -86,7 +96,9 @@ fn cluster(group: &'static str, plural: &'static str, kind: &'static str) -> Res
 fn core_group() -> Vec<ResourceInfo> {
     vec![
         namespaced("", "bindings", "Binding").only(CREATE),
-        cluster("", "componentstatuses", "ComponentStatus").short("cs").only(&[Verb::Get, Verb::List]),
+        cluster("", "componentstatuses", "ComponentStatus")
+            .short("cs")
+            .only(&[Verb::Get, Verb::List]),
         namespaced("", "configmaps", "ConfigMap").short("cm"),
         namespaced("", "endpoints", "Endpoints").short("ep"),
         namespaced("", "events", "Event").short("ev"),
@@ -96,16 +108,27 @@ fn core_group() -> Vec<ResourceInfo> {
             .without(Verb::DeleteCollection)
             .part("finalize", &[Verb::Update])
             .status(),
-        cluster("", "nodes", "Node").short("no").sub("proxy", core("NodeProxyOptions"), PROXY).status(),
-        namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim").short("pvc").status(),
-        cluster("", "persistentvolumes", "PersistentVolume").short("pv").status(),
+        cluster("", "nodes", "Node")
+            .short("no")
+            .sub("proxy", core("NodeProxyOptions"), PROXY)
+            .status(),
+        namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim")
+            .short("pvc")
+            .status(),
+        cluster("", "persistentvolumes", "PersistentVolume")
+            .short("pv")
+            .status(),
         namespaced("", "pods", "Pod")
             .short("po")
             .category("all")
             .sub("attach", core("PodAttachOptions"), STREAM)
             .sub("binding", core("Binding"), CREATE)
             .part("ephemeralcontainers", CHANGE)
-            .sub("eviction", GroupVersionKind::new("policy", "v1", "Eviction"), CREATE)
+            .sub(
+                "eviction",
+                GroupVersionKind::new("policy", "v1", "Eviction"),
+                CREATE,
+            )
             .sub("exec", core("PodExecOptions"), STREAM)
             .part("log", READ)
             .sub("portforward", core("PodPortForwardOptions"), STREAM)
@@ -113,14 +136,22 @@ fn core_group() -> Vec<ResourceInfo> {
             .part("resize", CHANGE)
             .status(),
         namespaced("", "podtemplates", "PodTemplate"),
-        namespaced("", "replicationcontrollers", "ReplicationController").short("rc").category("all").scale().status(),
-        namespaced("", "resourcequotas", "ResourceQuota").short("quota").status(),
+        namespaced("", "replicationcontrollers", "ReplicationController")
+            .short("rc")
+            .category("all")
+            .scale()
+            .status(),
+        namespaced("", "resourcequotas", "ResourceQuota")
+            .short("quota")
+            .status(),
         namespaced("", "secrets", "Secret"),
-        namespaced("", "serviceaccounts", "ServiceAccount").short("sa").sub(
-            "token",
-            GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest"),
-            CREATE,
-        ),
+        namespaced("", "serviceaccounts", "ServiceAccount")
+            .short("sa")
+            .sub(
+                "token",
+                GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest"),
+                CREATE,
+            ),
         namespaced("", "services", "Service")
             .short("svc")
             .category("all")
@@ -130,23 +161,56 @@ fn core_group() -> Vec<ResourceInfo> {
 }
 
 fn workloads() -> Vec<ResourceInfo> {
-    const HPA: Resource =
-        Resource::namespaced("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler");
-    let autoscaler = |resource| ResourceInfo::new(resource).short("hpa").category("all").status();
+    const HPA: Resource = Resource::namespaced(
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        "HorizontalPodAutoscaler",
+    );
+    let autoscaler = |resource| {
+        ResourceInfo::new(resource)
+            .short("hpa")
+            .category("all")
+            .status()
+    };
     vec![
         namespaced("apps", "controllerrevisions", "ControllerRevision"),
-        namespaced("apps", "daemonsets", "DaemonSet").short("ds").category("all").status(),
-        namespaced("apps", "deployments", "Deployment").short("deploy").category("all").scale().status(),
-        namespaced("apps", "replicasets", "ReplicaSet").short("rs").category("all").scale().status(),
-        namespaced("apps", "statefulsets", "StatefulSet").short("sts").category("all").scale().status(),
+        namespaced("apps", "daemonsets", "DaemonSet")
+            .short("ds")
+            .category("all")
+            .status(),
+        namespaced("apps", "deployments", "Deployment")
+            .short("deploy")
+            .category("all")
+            .scale()
+            .status(),
+        namespaced("apps", "replicasets", "ReplicaSet")
+            .short("rs")
+            .category("all")
+            .scale()
+            .status(),
+        namespaced("apps", "statefulsets", "StatefulSet")
+            .short("sts")
+            .category("all")
+            .scale()
+            .status(),
         autoscaler(HPA),
-        autoscaler(Resource { version: "v1".into(), ..HPA }).view_of(HPA),
-        namespaced("batch", "cronjobs", "CronJob").short("cj").category("all").status(),
+        autoscaler(Resource {
+            version: "v1".into(),
+            ..HPA
+        })
+        .view_of(HPA),
+        namespaced("batch", "cronjobs", "CronJob")
+            .short("cj")
+            .category("all")
+            .status(),
         namespaced("batch", "jobs", "Job").category("all").status(),
         namespaced("events.k8s.io", "events", "Event")
             .short("ev")
             .view_of(Resource::namespaced("", "v1", "events", "Event")),
-        namespaced("policy", "poddisruptionbudgets", "PodDisruptionBudget").short("pdb").status(),
+        namespaced("policy", "poddisruptionbudgets", "PodDisruptionBudget")
+            .short("pdb")
+            .status(),
         cluster("scheduling.k8s.io", "priorityclasses", "PriorityClass").short("pc"),
         namespaced("coordination.k8s.io", "leases", "Lease"),
     ]
@@ -159,14 +223,33 @@ fn security() -> Vec<ResourceInfo> {
     vec![
         cluster(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview").only(CREATE),
         cluster(AUTHENTICATION, "tokenreviews", "TokenReview").only(CREATE),
-        namespaced(AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview").only(CREATE),
-        cluster(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview").only(CREATE),
-        cluster(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview").only(CREATE),
+        namespaced(
+            AUTHORIZATION,
+            "localsubjectaccessreviews",
+            "LocalSubjectAccessReview",
+        )
+        .only(CREATE),
+        cluster(
+            AUTHORIZATION,
+            "selfsubjectaccessreviews",
+            "SelfSubjectAccessReview",
+        )
+        .only(CREATE),
+        cluster(
+            AUTHORIZATION,
+            "selfsubjectrulesreviews",
+            "SelfSubjectRulesReview",
+        )
+        .only(CREATE),
         cluster(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview").only(CREATE),
-        cluster("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest")
-            .short("csr")
-            .part("approval", CHANGE)
-            .status(),
+        cluster(
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            "CertificateSigningRequest",
+        )
+        .short("csr")
+        .part("approval", CHANGE)
+        .status(),
         cluster(RBAC, "clusterrolebindings", "ClusterRoleBinding"),
         cluster(RBAC, "clusterroles", "ClusterRole"),
         namespaced(RBAC, "rolebindings", "RoleBinding"),
@@ -181,7 +264,9 @@ fn infrastructure() -> Vec<ResourceInfo> {
     const FLOW: &str = "flowcontrol.apiserver.k8s.io";
     vec![
         cluster(NETWORKING, "ingressclasses", "IngressClass"),
-        namespaced(NETWORKING, "ingresses", "Ingress").short("ing").status(),
+        namespaced(NETWORKING, "ingresses", "Ingress")
+            .short("ing")
+            .status(),
         cluster(NETWORKING, "ipaddresses", "IPAddress").short("ip"),
         namespaced(NETWORKING, "networkpolicies", "NetworkPolicy").short("netpol"),
         cluster(NETWORKING, "servicecidrs", "ServiceCIDR").status(),
@@ -198,6 +283,11 @@ fn infrastructure() -> Vec<ResourceInfo> {
         namespaced(DEVICES, "resourceclaimtemplates", "ResourceClaimTemplate"),
         cluster(DEVICES, "resourceslices", "ResourceSlice"),
         cluster(FLOW, "flowschemas", "FlowSchema").status(),
-        cluster(FLOW, "prioritylevelconfigurations", "PriorityLevelConfiguration").status(),
+        cluster(
+            FLOW,
+            "prioritylevelconfigurations",
+            "PriorityLevelConfiguration",
+        )
+        .status(),
     ]
 }

@@ -187,14 +187,22 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     for (at, info) in resources.iter().enumerate() {
         let r = &info.resource;
         // The table is written with static names, so each of them is borrowed.
-        if let (Cow::Borrowed(group), Cow::Borrowed(version), Cow::Borrowed(plural), Cow::Borrowed(kind)) =
-            (&r.group, &r.version, &r.plural, &r.kind)
+        if let (
+            Cow::Borrowed(group),
+            Cow::Borrowed(version),
+            Cow::Borrowed(plural),
+            Cow::Borrowed(kind),
+        ) = (&r.group, &r.version, &r.plural, &r.kind)
         {
             by_plural.insert((*group, *version, *plural), at);
             by_kind.insert((*group, *version, *kind), at);
         }
     }
-    Table { resources, by_plural, by_kind }
+    Table {
+        resources,
+        by_plural,
+        by_kind,
+    }
 });
 
 /// Kubernetes' order of its own groups in `/apis`; groups that are not here come after them, by name.
@@ -225,7 +233,10 @@ const GROUP_ORDER: &[&str] = &[
 /// The place of a group among all groups: compare these to sort groups as `/apis` lists them.
 #[must_use]
 pub fn group_order(group: &str) -> (usize, &str) {
-    let place = GROUP_ORDER.iter().position(|known| *known == group).unwrap_or(GROUP_ORDER.len());
+    let place = GROUP_ORDER
+        .iter()
+        .position(|known| *known == group)
+        .unwrap_or(GROUP_ORDER.len());
     (place, group)
 }
 
@@ -234,15 +245,30 @@ pub fn group_order(group: &str) -> (usize, &str) {
 #[must_use]
 pub fn version_order(version: &str) -> impl Ord + use<> {
     let parsed = parse_version(version);
-    (std::cmp::Reverse(parsed), if parsed.is_none() { version.to_owned() } else { String::new() })
+    (
+        std::cmp::Reverse(parsed),
+        if parsed.is_none() {
+            version.to_owned()
+        } else {
+            String::new()
+        },
+    )
 }
 
 /// Level (2 stable, 1 beta, 0 alpha), major and minor of `v1`, `v2beta3`.
 fn parse_version(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
     let (major, tail) = rest.split_at(digits);
-    let number = |text: &str| if text.starts_with('0') { None } else { text.parse::<u64>().ok() };
+    let number = |text: &str| {
+        if text.starts_with('0') {
+            None
+        } else {
+            text.parse::<u64>().ok()
+        }
+    };
     let major = number(major)?;
     if tail.is_empty() {
         return Some((2, major, 0));
@@ -274,7 +300,10 @@ mod tests {
         assert_eq!(pods.categories, ["all"]);
         assert_eq!(pods.list_kind, "PodList");
         assert!(pods.allows(Verb::Watch) && pods.is_stored());
-        assert_eq!(pods.subresource("eviction").unwrap().kind, GroupVersionKind::new("policy", "v1", "Eviction"));
+        assert_eq!(
+            pods.subresource("eviction").unwrap().kind,
+            GroupVersionKind::new("policy", "v1", "Eviction")
+        );
         assert_eq!(find_gvk(&pods.resource.gvk()), Some(pods));
         assert_eq!(find("apps", "v1", "pods"), None);
         assert_eq!(find_kind("autoscaling", "v1", "Scale"), None);
@@ -285,17 +314,31 @@ mod tests {
         let v1 = find("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
         assert_eq!(v1.storage().version, "v2");
         let events = find("events.k8s.io", "v1", "events").unwrap();
-        assert_eq!(*events.storage(), Resource::namespaced("", "v1", "events", "Event"));
+        assert_eq!(
+            *events.storage(),
+            Resource::namespaced("", "v1", "events", "Event")
+        );
         let core = find("", "v1", "events").unwrap();
         assert_eq!(core.storage(), &core.resource);
     }
 
     #[test]
     fn odd_verbs() {
-        assert!(!find("", "v1", "namespaces").unwrap().allows(Verb::DeleteCollection));
+        assert!(
+            !find("", "v1", "namespaces")
+                .unwrap()
+                .allows(Verb::DeleteCollection)
+        );
         assert_eq!(find("", "v1", "bindings").unwrap().verbs, [Verb::Create]);
-        assert_eq!(find("", "v1", "componentstatuses").unwrap().verbs, [Verb::Get, Verb::List]);
-        assert!(!find("authentication.k8s.io", "v1", "tokenreviews").unwrap().is_stored());
+        assert_eq!(
+            find("", "v1", "componentstatuses").unwrap().verbs,
+            [Verb::Get, Verb::List]
+        );
+        assert!(
+            !find("authentication.k8s.io", "v1", "tokenreviews")
+                .unwrap()
+                .is_stored()
+        );
         assert_eq!(find("", "v1", "endpoints").unwrap().singular, "endpoints");
     }
 
@@ -303,21 +346,52 @@ mod tests {
     fn the_table_is_sorted_and_without_doubles() {
         let all = builtin();
         assert_eq!(all.len(), 60);
-        assert!(all.windows(2).all(|pair| discovery_order(&pair[0]) < discovery_order(&pair[1])));
+        assert!(
+            all.windows(2)
+                .all(|pair| discovery_order(&pair[0]) < discovery_order(&pair[1]))
+        );
         for info in all {
             assert!(info.verbs.is_sorted(), "{:?}", info.resource);
-            assert!(info.subresources.is_sorted_by(|a, b| a.name < b.name), "{:?}", info.resource);
+            assert!(
+                info.subresources.is_sorted_by(|a, b| a.name < b.name),
+                "{:?}",
+                info.resource
+            );
             assert!(info.subresources.iter().all(|sub| sub.verbs.is_sorted()));
         }
     }
 
     #[test]
     fn versions_sort_by_what_they_promise() {
-        let mut versions = vec!["v1alpha1", "foo10", "v11beta2", "v1", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "v2", "v10"];
+        let mut versions = vec![
+            "v1alpha1",
+            "foo10",
+            "v11beta2",
+            "v1",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "v2",
+            "v10",
+        ];
         versions.sort_by(|a, b| version_order(a).cmp(&version_order(b)));
         assert_eq!(
             versions,
-            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "v1alpha1", "foo1", "foo10"]
+            [
+                "v10",
+                "v2",
+                "v1",
+                "v11beta2",
+                "v10beta3",
+                "v3beta1",
+                "v12alpha1",
+                "v11alpha2",
+                "v1alpha1",
+                "foo1",
+                "foo10"
+            ]
         );
     }
 }
