@@ -1,0 +1,153 @@
+//! Server-side apply over whole objects.
+
+use serde_json::Value;
+
+use super::managers::{Managers, strip_managed_fields};
+use super::set::FieldSet;
+use super::{ApplyError, ApplyOptions, UpdateOptions, Versions, apply, is_tracked, update};
+use crate::schema::Schema;
+
+/// Keeps `metadata.managedFields` of the objects of one kind, in one version and subresource.
+#[derive(Clone, Copy)]
+pub struct FieldManager<'a> {
+    schema: &'a Schema,
+    api_version: &'a str,
+    subresource: &'a str,
+    ignored: Option<&'a FieldSet>,
+    versions: Option<&'a dyn Versions>,
+}
+
+impl<'a> FieldManager<'a> {
+    /// For requests to the objects themselves.
+    #[must_use]
+    pub const fn new(schema: &'a Schema, api_version: &'a str) -> Self {
+        Self {
+            schema,
+            api_version,
+            subresource: "",
+            ignored: None,
+            versions: None,
+        }
+    }
+
+    /// For requests to a subresource. Managed fields that such a request carries are not looked at.
+    #[must_use]
+    pub const fn subresource(self, subresource: &'a str) -> Self {
+        Self {
+            subresource,
+            ..self
+        }
+    }
+
+    /// Fields that these requests cannot change, and so do not own.
+    #[must_use]
+    pub const fn ignoring(self, ignored: &'a FieldSet) -> Self {
+        Self {
+            ignored: Some(ignored),
+            ..self
+        }
+    }
+
+    /// The other versions of the kind.
+    #[must_use]
+    pub const fn versions(self, versions: &'a dyn Versions) -> Self {
+        Self {
+            versions: Some(versions),
+            ..self
+        }
+    }
+
+    /// Applies a configuration to a live object (`{}` where there is none) and returns the merged object, with its
+    /// managers.
+    ///
+    /// # Errors
+    /// As [`apply`](super::apply); and when the managers of the live object cannot be read.
+    pub fn apply(
+        &self,
+        live: &Value,
+        applied: &Value,
+        manager: &str,
+        force: bool,
+        now: &str,
+    ) -> Result<Value, ApplyError> {
+        let managers = Managers::of(live)?;
+        let options = ApplyOptions {
+            manager,
+            api_version: self.api_version,
+            subresource: self.subresource,
+            force,
+            now,
+            ignored: self.ignored,
+            versions: self.versions,
+        };
+        let outcome = apply(self.schema, live, applied, &managers, &options)?;
+        let mut object = outcome.object;
+        outcome.managers.write_to(&mut object);
+        Ok(object)
+    }
+
+    /// Records in `new` that `manager` wrote it in the place of `live` (`{}` for a create).
+    ///
+    /// # Errors
+    /// When one of the objects is not of its type; `new` then has no managers.
+    pub fn update(
+        &self,
+        live: &Value,
+        new: &mut Value,
+        manager: &str,
+        now: &str,
+    ) -> Result<(), ApplyError> {
+        let managers = Managers::for_update(live, new, !self.subresource.is_empty());
+        strip_managed_fields(new);
+        if !is_tracked(live, &managers) {
+            return Ok(());
+        }
+        let options = UpdateOptions {
+            manager,
+            api_version: self.api_version,
+            subresource: self.subresource,
+            now,
+            ignored: self.ignored,
+            versions: self.versions,
+        };
+        let managers = update(self.schema, live, new, &managers, &options)?;
+        managers.write_to(new);
+        Ok(())
+    }
+
+    /// As [`FieldManager::update`], but where that fails the managers of `live` are kept: a write must not fail for its
+    /// bookkeeping.
+    pub fn update_no_errors(&self, live: &Value, new: &mut Value, manager: &str, now: &str) {
+        if self.update(live, new, manager, now).is_err() {
+            Managers::of(live).unwrap_or_default().write_to(new);
+        }
+    }
+}
+
+/// Puts the managers of `live` back into `new` when the two objects differ in nothing but the times of their managers,
+/// so that a request that changes nothing writes nothing.
+pub fn keep_times_of_unchanged(live: &Value, new: &mut Value) {
+    let same = without_times(live) == without_times(new);
+    if same
+        && let Some(managed_fields) = live
+            .get("metadata")
+            .and_then(|metadata| metadata.get("managedFields"))
+        && let Some(Value::Object(metadata)) = new.get_mut("metadata")
+    {
+        metadata.insert("managedFields".to_owned(), managed_fields.clone());
+    }
+}
+
+fn without_times(object: &Value) -> Value {
+    let mut object = object.clone();
+    let entries = object
+        .get_mut("metadata")
+        .and_then(|metadata| metadata.get_mut("managedFields"))
+        .and_then(Value::as_array_mut);
+    for entry in entries.into_iter().flatten() {
+        if let Value::Object(entry) = entry {
+            entry.remove("time");
+        }
+    }
+    object
+}

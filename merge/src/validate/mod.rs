@@ -1,0 +1,302 @@
+//! Fields that a type does not have and values that are not of their type.
+//!
+//! [`check`] walks a value and reports to a callback; while nothing is wrong it allocates nothing. [`prune`] removes
+//! what is not declared. [`decode`] reads a document and reports the unknown and duplicate fields on the way, in the order
+//! in which they stand: strict decoding.
+//!
+//! ```
+//! use orlop_merge::{schema::Schema, validate};
+//! use serde_json::json;
+//!
+//! let document = json!({"ConfigMap": {"type": "object", "properties": {
+//!     "data": {"type": "object", "additionalProperties": {"type": "string"}},
+//! }}});
+//! let schema = Schema::from_openapi(document.as_object().unwrap(), "ConfigMap")?;
+//! let mut object = json!({"data": {"a": 1}, "spec": {}});
+//!
+//! let mut found = Vec::new();
+//! validate::check(schema.ty(), &object, &mut |at, problem| found.push(format!("{problem} at {at}")));
+//! assert_eq!(found, ["expected string, found number at data.a", "unknown field at spec"]);
+//!
+//! assert_eq!(validate::prune(schema.ty(), &mut object), ["spec"]);
+//! assert_eq!(object, json!({"data": {"a": 1}}));
+//! # Ok::<(), orlop_merge::schema::SchemaError>(())
+//! ```
+
+mod strict;
+#[cfg(test)]
+mod tests;
+
+pub use strict::{Decode, StrictError, decode};
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::schema::{Kind, Type};
+
+/// A place in a document, borrowed from the walk: `spec.containers[0].image`.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+    /// The declared name of the innermost struct around.
+    owner: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> At<'a> {
+    const ROOT: At<'static> = At {
+        parent: None,
+        step: Step::Root,
+        owner: None,
+    };
+
+    fn down(&'a self, step: Step<'a>, owner: Option<&'a str>) -> At<'a> {
+        At {
+            parent: Some(self),
+            step,
+            owner,
+        }
+    }
+
+    /// The last name of the path; empty at the root and in a list.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        match self.step {
+            Step::Field(name) | Step::Key(name) => name,
+            Step::Root | Step::Index(_) => "",
+        }
+    }
+
+    /// The path of declared fields alone, as the decoder of Kubernetes names it.
+    fn write_fields(&self, f: &mut impl fmt::Write) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.write_fields(f)?;
+        }
+        match self.step {
+            Step::Field(name) => write!(f, ".{name}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) | Step::Key(name) => {
+                // No dot before the first name.
+                let first = self
+                    .parent
+                    .is_none_or(|parent| matches!(parent.step, Step::Root));
+                f.write_str(if first { "" } else { "." })?;
+                f.write_str(name)
+            }
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+/// What is wrong in one place.
+#[derive(Clone, Copy)]
+pub enum Problem<'a> {
+    /// The type has no such field.
+    UnknownField,
+    /// The value is not of the type.
+    Mismatch {
+        /// The type.
+        expected: Type<'a>,
+        /// The value.
+        found: &'a Value,
+    },
+}
+
+impl Problem<'_> {
+    /// The message with which the decoder of Kubernetes refuses the value, such as
+    /// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`; for an unknown
+    /// field, `unknown field "spec.foo"`.
+    #[must_use]
+    pub fn decoder_message(&self, at: &At<'_>) -> String {
+        match self {
+            Self::UnknownField => format!("unknown field \"{at}\""),
+            Self::Mismatch { expected, found } => {
+                let found = match found {
+                    // The decoder shows the number that does not fit.
+                    Value::Number(n) if is_integer(*expected) => format!("number {n}"),
+                    Value::Bool(_) => "bool".to_owned(),
+                    other => kind_name(other).to_owned(),
+                };
+                let mut path = String::new();
+                // Writing to a string does not fail.
+                let _ = at.write_fields(&mut path);
+                let into = if path.is_empty() {
+                    "Go value".to_owned()
+                } else {
+                    let owner = at.owner.unwrap_or_default();
+                    let owner = owner.rsplit('.').next().unwrap_or_default();
+                    format!("Go struct field {owner}{path}")
+                };
+                format!(
+                    "json: cannot unmarshal {found} into {into} of type {}",
+                    expected.go_name()
+                )
+            }
+        }
+    }
+}
+
+fn is_integer(ty: Type<'_>) -> bool {
+    use crate::schema::ScalarKind;
+    matches!(ty.kind(), Kind::Scalar(scalar) if scalar.kind == ScalarKind::Integer)
+}
+
+impl fmt::Display for Problem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownField => f.write_str("unknown field"),
+            Self::Mismatch { expected, found } => {
+                let expected = match expected.kind() {
+                    Kind::Struct(_) | Kind::Map(_) => "object",
+                    Kind::List(_) => "array",
+                    Kind::Scalar(scalar) => scalar.go_name(),
+                    Kind::Any => "anything",
+                };
+                write!(f, "expected {expected}, found {}", kind_name(found))
+            }
+        }
+    }
+}
+
+fn kind_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Reports every unknown field and every value that is not of its type. Null is absence, everywhere.
+pub fn check<'v>(ty: Type<'v>, value: &'v Value, report: &mut dyn FnMut(&At<'_>, Problem<'_>)) {
+    walk(ty, value, &At::ROOT, report);
+}
+
+fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>, Problem<'_>)) {
+    match (ty.kind(), value) {
+        (_, Value::Null) | (Kind::Any, _) => {}
+        (Kind::Struct(s), Value::Object(map)) => {
+            for (key, value) in map {
+                let at = at.down(Step::Field(key), s.name());
+                match s.child(key) {
+                    Some(child) => walk(child, value, &at, report),
+                    None => report(&at, Problem::UnknownField),
+                }
+            }
+        }
+        (Kind::Map(m), Value::Object(map)) => {
+            let item = m.value();
+            if matches!(item.kind(), Kind::Any) {
+                return;
+            }
+            for (key, value) in map {
+                walk(item, value, &at.down(Step::Key(key), at.owner), report);
+            }
+        }
+        (Kind::List(l), Value::Array(items)) => {
+            let item = l.item();
+            for (i, value) in items.iter().enumerate() {
+                walk(item, value, &at.down(Step::Index(i), at.owner), report);
+            }
+        }
+        (Kind::Scalar(scalar), value) if scalar.accepts(value) => {}
+        (_, found) => report(
+            at,
+            Problem::Mismatch {
+                expected: ty,
+                found,
+            },
+        ),
+    }
+}
+
+/// The first value that is not of its type, in the decoder's words.
+#[must_use]
+pub fn first_mismatch(ty: Type<'_>, value: &Value) -> Option<String> {
+    let mut first = None;
+    check(ty, value, &mut |at, problem| {
+        if first.is_none() && matches!(problem, Problem::Mismatch { .. }) {
+            first = Some(problem.decoder_message(at));
+        }
+    });
+    first
+}
+
+/// The unknown fields, as `metadata.foo`.
+#[must_use]
+pub fn unknown_fields(ty: Type<'_>, value: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    check(ty, value, &mut |at, problem| {
+        if matches!(problem, Problem::UnknownField) {
+            unknown.push(at.to_string());
+        }
+    });
+    unknown
+}
+
+/// Removes the unknown fields and returns their paths. Where there are none, nothing is allocated.
+pub fn prune(ty: Type<'_>, value: &mut Value) -> Vec<String> {
+    let mut removed = Vec::new();
+    prune_at(ty, value, &At::ROOT, &mut removed);
+    removed
+}
+
+fn prune_at(ty: Type<'_>, value: &mut Value, at: &At<'_>, removed: &mut Vec<String>) {
+    match (ty.kind(), value) {
+        (Kind::Struct(s), Value::Object(map)) => {
+            if s.rest().is_none() {
+                map.retain(|key, _| {
+                    let known = s.field(key).is_some();
+                    if !known {
+                        removed.push(at.down(Step::Field(key), None).to_string());
+                    }
+                    known
+                });
+            }
+            for (key, value) in map {
+                if let Some(child) = s.child(key) {
+                    prune_at(child, value, &at.down(Step::Field(key), None), removed);
+                }
+            }
+        }
+        (Kind::Map(m), Value::Object(map)) => {
+            let item = m.value();
+            if matches!(item.kind(), Kind::Struct(_) | Kind::Map(_) | Kind::List(_)) {
+                for (key, value) in map {
+                    prune_at(item, value, &at.down(Step::Key(key), None), removed);
+                }
+            }
+        }
+        (Kind::List(l), Value::Array(items)) => {
+            let item = l.item();
+            if matches!(item.kind(), Kind::Struct(_) | Kind::Map(_) | Kind::List(_)) {
+                for (i, value) in items.iter_mut().enumerate() {
+                    prune_at(item, value, &at.down(Step::Index(i), None), removed);
+                }
+            }
+        }
+        _ => {}
+    }
+}
