@@ -25,6 +25,7 @@ pub mod quantity;
 pub mod queue;
 pub mod resource;
 pub mod revision;
+pub mod scheduling;
 pub mod selector;
 pub mod status;
 pub mod store;
