@@ -515,7 +515,7 @@ fn printed_as_written(whole: &str, fraction: &str, factor: &Factor, amount: i128
             digits <= 18 && scale >= -9 && scale % 3 == 0 && !last_three && !whole.is_empty()
         }
         Factor::Two(exponent) => {
-            let precise = 15 - digits as i32 - (exponent as f32 * 3.0 / 10.0) as i32 - 1 >= 0;
+            let precise = 15 > digits as i32 + (exponent as f32 * 3.0 / 10.0) as i32;
             precise
                 && fraction.is_empty()
                 && amount <= BINARY_MAX
