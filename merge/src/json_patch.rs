@@ -22,6 +22,9 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// How many bytes the `copy` operations of a patch may add together: the size of the largest request.
 pub const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
+/// How deep a patched document may be nested: no deeper than `serde_json` reads it back.
+pub const MAX_DEPTH: usize = 127;
+
 /// Why a patch cannot be read or does not apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +40,14 @@ pub enum JsonPatchError {
         "Unable to complete the copy, the accumulated size increase of copy is {0}, exceeding the limit {MAX_COPIED_BYTES}"
     )]
     TooMuchCopied(usize),
+    /// The document would be nested deeper than [`MAX_DEPTH`].
+    #[error("{op} operation does not apply: {path:?} would be nested too deep")]
+    TooDeep {
+        /// The operation.
+        op: &'static str,
+        /// The path.
+        path: String,
+    },
     /// A path that an operation needs is not there.
     #[error("{op} operation does not apply: doc is missing path: {path:?}")]
     MissingPath {
@@ -140,6 +151,12 @@ impl Pointer {
         document: &mut Value,
         value: Value,
     ) -> Result<(), JsonPatchError> {
+        if self.0.len() + depth(&value) > MAX_DEPTH {
+            return Err(JsonPatchError::TooDeep {
+                op,
+                path: self.print(),
+            });
+        }
         if self.0.is_empty() {
             *document = value;
             return Ok(());
@@ -249,7 +266,8 @@ impl JsonPatch {
                 }
                 Operation::Replace(path, value) => {
                     path.get(document).ok_or_else(|| path.missing("replace"))?;
-                    if let Some((Value::Array(items), token)) = path.parent(document)
+                    if path.0.len() + depth(value) <= MAX_DEPTH
+                        && let Some((Value::Array(items), token)) = path.parent(document)
                         && let Some(slot) = index(token).and_then(|at| items.get_mut(at))
                     {
                         *slot = value.clone();
@@ -324,6 +342,15 @@ fn operation_of(operation: &Value) -> Result<Operation, String> {
         )),
         Some(other) => Err(format!("unknown operation {other:?}")),
         None => Err("\"op\" is missing".to_owned()),
+    }
+}
+
+/// How deep a value is nested. No document is deeper than [`MAX_DEPTH`], so the recursion is bounded.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -517,6 +544,17 @@ mod tests {
                 .to_string(),
             "The allowed maximum operations in a JSON patch is 10000, got 10001"
         );
+        // Each pair of moves nests the document one deeper.
+        let nest = [
+            json!({"op": "add", "path": "/b", "value": {}}),
+            json!({"op": "move", "from": "/a", "path": "/b/c"}),
+            json!({"op": "move", "from": "/b", "path": "/a"}),
+        ];
+        let deep: Vec<Value> = nest.iter().cycle().take(3 * 3000).cloned().collect();
+        assert!(matches!(
+            run(json!({"a": 1}), Value::Array(deep)),
+            Err(JsonPatchError::TooDeep { .. })
+        ));
         // Doubling sixty times would need more memory than there is.
         let bomb = vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 60];
         assert!(matches!(

@@ -110,7 +110,7 @@ impl<'a> FieldManager<'a> {
             ignored: self.ignored,
             versions: self.versions,
         };
-        let managers = update(self.schema, live, new, &managers, &options)?;
+        let managers = update(self.schema, live, new, managers, &options)?;
         managers.write_to(new);
         Ok(())
     }

@@ -33,6 +33,7 @@ mod field_manager;
 mod last_applied;
 mod managers;
 mod path;
+mod reconcile;
 pub mod scale;
 mod set;
 #[cfg(test)]
@@ -221,7 +222,7 @@ pub fn apply(
             schema,
             &Value::Object(Map::new()),
             &live,
-            &managers,
+            managers,
             &UpdateOptions {
                 manager: BEFORE_FIRST_APPLY,
                 api_version: options.api_version,
@@ -291,7 +292,7 @@ pub fn update(
     schema: &Schema,
     old: &Value,
     new: &Value,
-    managers: &Managers,
+    mut managers: Managers,
     options: &UpdateOptions<'_>,
 ) -> Result<Managers, ApplyError> {
     // A name that cannot be one of an entry stands for this write alone, so that what it changed can be told from what
@@ -308,7 +309,6 @@ pub fn update(
         ignored: options.ignored,
         versions: options.versions,
     };
-    let mut managers = managers.clone();
     scope.update(old, new, &mut managers, &this_write)?;
     strip(&mut managers, &this_write);
     if let Some(mut owned) = managers.remove(&this_write) {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::conflict::{Conflict, Conflicts};
 use super::managers::{ManagerId, Managers, Ownership};
 use super::path::Path;
+use super::reconcile::reconcile;
 use super::set::FieldSet;
 use super::typed::{Comparison, compare, merge, remove_items, to_field_set};
 use super::{ApplyError, Versions};
@@ -85,6 +86,13 @@ impl<'a> Scope<'a> {
             Some(ignored) => comparison.without(ignored),
             None => comparison,
         })
+    }
+
+    /// Brings the managers of this version in line with its schema.
+    fn reconcile(&self, managers: &mut Managers) {
+        reconcile(self.schema.ty(), managers, |version| {
+            self.versions.is_none() || version == self.api_version
+        });
     }
 
     /// Takes from everybody but `writer` what changed. Without `force` that is refused.
@@ -168,6 +176,7 @@ impl<'a> Scope<'a> {
         managers: &mut Managers,
         writer: &ManagerId,
     ) -> Result<(), ApplyError> {
+        self.reconcile(managers);
         let changes = self.take(old, new, managers, writer, true)?;
         let before = managers.remove(writer);
         let (set, time) = before.map_or_else(Default::default, |owned| (owned.set, owned.time));
@@ -197,6 +206,7 @@ impl<'a> Scope<'a> {
         applier: &ManagerId,
         force: bool,
     ) -> Result<Value, ApplyError> {
+        self.reconcile(managers);
         let ty = self.schema.ty();
         let merged = merge(ty, live, applied)?;
         let mut set = to_field_set(ty, applied)?;

@@ -62,6 +62,38 @@ fn emptied_managers_stop_tracking_until_the_next_apply() {
 }
 
 #[test]
+fn what_has_become_atomic_is_owned_as_one() {
+    let schema = schema("io.test.v1.App");
+    let live = json!({"apiVersion": "v1", "kind": "App", "metadata": {"name": "x", "uid": "u", "managedFields": [
+        {"manager": "old", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+         "fieldsV1": {"f:spec": {"f:nodeSelector": {"f:a": {}}, "f:replicas": {}}}}]},
+        "spec": {"nodeSelector": {"a": "1"}, "replicas": 1}});
+    let mut new = live.clone();
+    new["spec"]["paused"] = json!(true);
+    let fields = FieldManager::new(&schema, "v1");
+    fields.update(&live, &mut new, "new", NOW).unwrap();
+    assert_eq!(
+        new["metadata"]["managedFields"][0]["fieldsV1"],
+        json!({"f:spec": {"f:nodeSelector": {}, "f:replicas": {}}})
+    );
+}
+
+#[test]
+fn managed_fields_are_written_as_they_were_read() {
+    let managed_fields = json!([
+        {"manager": "a", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}},
+        {"manager": "c", "operation": "Apply", "apiVersion": "v1", "time": NOW, "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}},
+        {"manager": "b", "operation": "Apply", "apiVersion": "v1", "time": LATER, "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}},
+        {"manager": "a", "operation": "Update", "apiVersion": "v1", "time": NOW, "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}},
+        {"manager": "a", "operation": "Update", "apiVersion": "v1", "time": NOW, "fieldsType": "FieldsV1", "fieldsV1": {"f:y": {}}, "subresource": "status"},
+        {"manager": "a", "operation": "Update", "apiVersion": "v2", "time": NOW, "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}},
+    ]);
+    let managers = Managers::decode(&managed_fields).unwrap();
+    assert_eq!(managers.len(), 6);
+    assert_eq!(managers.encode(), Some(managed_fields));
+}
+
+#[test]
 fn managers_come_from_the_request_unless_it_says_nothing() {
     let live = json!({"metadata": {"managedFields": [
         {"manager": "a", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:x": {}}}]}});

@@ -102,7 +102,7 @@ fn sets_on_the_wire() {
 
 #[test]
 fn elements_are_ordered_by_kind_and_value() {
-    let mut elements = vec![
+    let mut elements = [
         PathElement::Index(0),
         PathElement::Value(json!("a")),
         PathElement::Value(json!(10)),
