@@ -1,0 +1,1 @@
+//! Admission: a say in what is written.
