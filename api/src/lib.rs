@@ -1,8 +1,13 @@
 //! What Kubernetes knows of its kinds: types, schemas, defaults, validation, tables, discovery and the protobuf transcoder.
 
+pub mod discovery;
 mod error;
+pub mod openapi;
 pub mod protobuf;
 pub mod resources;
 pub mod schema;
 
 pub use error::Error;
+
+/// The version of Kubernetes whose API this is.
+pub const KUBERNETES_VERSION: &str = "v1.36.2";

@@ -266,7 +266,7 @@ impl Decoder {
         }
         let bytes = reader.bytes().map_err(|fault| self.fault(fault))?;
         match ty {
-            Type::Special(special) => forms::read(special, bytes, &mut self.at, depth),
+            Type::Special(special) => forms::read(special, bytes, &self.at, depth),
             Type::Message(at) => {
                 let mut inner = Map::new();
                 self.message(&table::get().messages[at], bytes, &mut inner, depth + 1)?;

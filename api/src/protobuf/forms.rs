@@ -14,7 +14,7 @@ use crate::Error;
 pub(super) fn read(
     special: Special,
     bytes: &[u8],
-    at: &mut Vec<String>,
+    at: &[String],
     depth: usize,
 ) -> Result<Option<Value>, Error> {
     match special {
@@ -110,7 +110,7 @@ fn strings(bytes: &[u8]) -> Result<Value, Fault> {
     Ok(Value::Array(items))
 }
 
-fn raw(bytes: &[u8], at: &mut Vec<String>, depth: usize) -> Result<Option<Value>, Error> {
+fn raw(bytes: &[u8], at: &[String], depth: usize) -> Result<Option<Value>, Error> {
     let mut content: &[u8] = &[];
     let mut reader = Reader::new(bytes);
     let mut scan = || -> Result<(), Fault> {

@@ -21,7 +21,7 @@ mod encode;
 mod forms;
 mod table;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +45,25 @@ const MAX_DEPTH: usize = 64;
 #[must_use]
 pub fn supports(kind: &GroupVersionKind) -> bool {
     table::get().kind(kind).is_some()
+}
+
+/// The scalar fields of a kind with the names that OpenAPI has for their types; lists count by their items.
+pub(crate) fn scalar_fields(
+    kind: &GroupVersionKind,
+) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    let fields = table::get()
+        .kind(kind)
+        .into_iter()
+        .flat_map(|message| &message.fields);
+    fields.filter_map(|field| {
+        let ty = match field.ty {
+            table::Type::String => "string",
+            table::Type::Bool => "boolean",
+            table::Type::Int32 | table::Type::Int64 => "integer",
+            _ => return None,
+        };
+        Some((field.name, ty))
+    })
 }
 
 /// Decodes a body. Its kind is in the envelope.

@@ -73,7 +73,7 @@ impl WatchFrames {
 fn read_event(bytes: &[u8]) -> Result<Value, Error> {
     let mut reader = Reader::new(bytes);
     let mut event = Map::new();
-    let mut at = vec!["object".to_owned()];
+    let at = ["object".to_owned()];
     while !reader.is_empty() {
         let fault = |fault| decode::malformed(&[], fault);
         match reader.tag().map_err(fault)? {
@@ -82,7 +82,7 @@ fn read_event(bytes: &[u8]) -> Result<Value, Error> {
             }
             (2, WireType::Length) => {
                 let object = reader.bytes().map_err(fault)?;
-                let object = forms::read(table::Special::Raw, object, &mut at, 0)?;
+                let object = forms::read(table::Special::Raw, object, &at, 0)?;
                 event.insert("object".to_owned(), object.unwrap_or(Value::Null));
             }
             (_, wire_type) => reader.skip(wire_type).map_err(fault)?,

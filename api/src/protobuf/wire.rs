@@ -2,7 +2,7 @@
 
 /// How a value stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WireType {
+pub(crate) enum WireType {
     Varint,
     Fixed64,
     Length,
@@ -10,26 +10,26 @@ pub(super) enum WireType {
 }
 
 /// What is wrong with bytes.
-pub(super) type Fault = &'static str;
+pub(crate) type Fault = &'static str;
 
 const TRUNCATED: Fault = "the message is cut short";
 
 /// Reads a message from its first byte to its last.
 #[derive(Clone, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.bytes.split_first().ok_or(TRUNCATED)?;
@@ -48,24 +48,24 @@ impl<'a> Reader<'a> {
     }
 
     /// A signed number, which is a varint of its two's complement.
-    pub(super) fn int64(&mut self) -> Result<i64, Fault> {
+    pub(crate) fn int64(&mut self) -> Result<i64, Fault> {
         self.varint().map(u64::cast_signed)
     }
 
     /// Numbers of 32 bits are sent as if they had 64; what is above is dropped, as every protobuf reader does.
-    pub(super) fn int32(&mut self) -> Result<i32, Fault> {
+    pub(crate) fn int32(&mut self) -> Result<i32, Fault> {
         #[expect(clippy::cast_possible_truncation, reason = "the encoding says so")]
         self.int64().map(|value| value as i32)
     }
 
-    pub(super) fn fixed64(&mut self) -> Result<[u8; 8], Fault> {
+    pub(crate) fn fixed64(&mut self) -> Result<[u8; 8], Fault> {
         let (head, rest) = self.bytes.split_first_chunk().ok_or(TRUNCATED)?;
         self.bytes = rest;
         Ok(*head)
     }
 
     /// The field's number and how its value stands there.
-    pub(super) fn tag(&mut self) -> Result<(u32, WireType), Fault> {
+    pub(crate) fn tag(&mut self) -> Result<(u32, WireType), Fault> {
         let tag = self.varint()?;
         let wire_type = match tag & 7 {
             0 => WireType::Varint,
@@ -80,18 +80,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let length = usize::try_from(self.varint()?).map_err(|_| TRUNCATED)?;
         let (head, rest) = self.bytes.split_at_checked(length).ok_or(TRUNCATED)?;
         self.bytes = rest;
         Ok(head)
     }
 
-    pub(super) fn string(&mut self) -> Result<&'a str, Fault> {
+    pub(crate) fn string(&mut self) -> Result<&'a str, Fault> {
         std::str::from_utf8(self.bytes()?).map_err(|_| "a string is not UTF-8")
     }
 
-    pub(super) fn skip(&mut self, wire_type: WireType) -> Result<(), Fault> {
+    pub(crate) fn skip(&mut self, wire_type: WireType) -> Result<(), Fault> {
         match wire_type {
             WireType::Varint => self.varint().map(drop),
             WireType::Fixed64 => self.fixed64().map(drop),
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         #[expect(clippy::cast_possible_truncation, reason = "the seven lowest bits")]
         out.push(value as u8 | 0x80);
@@ -114,7 +114,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: WireType) {
+pub(crate) fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: WireType) {
     let wire_type = match wire_type {
         WireType::Varint => 0,
         WireType::Fixed64 => 1,
@@ -124,19 +124,19 @@ pub(super) fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: WireType) {
     put_varint(out, u64::from(number) << 3 | wire_type);
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_tag(out, number, WireType::Length);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-pub(super) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
+pub(crate) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
     put_tag(out, number, WireType::Varint);
     put_varint(out, value.cast_unsigned());
 }
 
 /// Writes a length-delimited field whose content `write` appends.
-pub(super) fn put_nested<E>(
+pub(crate) fn put_nested<E>(
     out: &mut Vec<u8>,
     number: u32,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,

@@ -376,7 +376,7 @@ mod tests {
             "v2",
             "v10",
         ];
-        versions.sort_by(|a, b| version_order(a).cmp(&version_order(b)));
+        versions.sort_by_key(|version| version_order(version));
         assert_eq!(
             versions,
             [
