@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::managers::{Managers, strip_managed_fields};
 use super::set::FieldSet;
+use super::typed::Absence;
 use super::{ApplyError, ApplyOptions, UpdateOptions, Versions, apply, is_tracked, update};
 use crate::schema::Schema;
 
@@ -15,6 +16,7 @@ pub struct FieldManager<'a> {
     subresource: &'a str,
     ignored: Option<&'a FieldSet>,
     versions: Option<&'a dyn Versions>,
+    absence: Absence,
 }
 
 impl<'a> FieldManager<'a> {
@@ -27,6 +29,7 @@ impl<'a> FieldManager<'a> {
             subresource: "",
             ignored: None,
             versions: None,
+            absence: Absence::Zero,
         }
     }
 
@@ -57,6 +60,16 @@ impl<'a> FieldManager<'a> {
         }
     }
 
+    /// For a custom resource: its objects hold what was written and nothing else, where those of built-in kinds always
+    /// hold their structs and required fields.
+    #[must_use]
+    pub const fn custom_resource(self) -> Self {
+        Self {
+            absence: Absence::Absent,
+            ..self
+        }
+    }
+
     /// Applies a configuration to a live object (`{}` where there is none) and returns the merged object, with its
     /// managers.
     ///
@@ -79,6 +92,7 @@ impl<'a> FieldManager<'a> {
             now,
             ignored: self.ignored,
             versions: self.versions,
+            absence: self.absence,
         };
         let outcome = apply(self.schema, live, applied, &managers, &options)?;
         let mut object = outcome.object;
@@ -87,6 +101,9 @@ impl<'a> FieldManager<'a> {
     }
 
     /// Records in `new` that `manager` wrote it in the place of `live` (`{}` for a create).
+    ///
+    /// Kubernetes does so when the request has been decoded and defaulted, and before the server adds what is its own
+    /// (allocated addresses, generated selectors): what is added later is nobody's.
     ///
     /// # Errors
     /// When one of the objects is not of its type; `new` then has no managers.
@@ -109,6 +126,7 @@ impl<'a> FieldManager<'a> {
             now,
             ignored: self.ignored,
             versions: self.versions,
+            absence: self.absence,
         };
         let managers = update(self.schema, live, new, managers, &options)?;
         managers.write_to(new);

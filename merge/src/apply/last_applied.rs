@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::set::FieldSet;
-use super::typed::{compare, to_field_set};
+use super::typed::{Absence, compare, to_field_set};
 use crate::schema::Schema;
 
 /// Where client-side apply keeps what it applied last.
@@ -36,7 +36,7 @@ pub(super) fn still_as_applied(
         return None;
     }
     let set = to_field_set(schema.ty(), &applied).ok()?;
-    let since = compare(schema.ty(), &applied, live).ok()?;
+    let since = compare(schema.ty(), &applied, live, Absence::Absent).ok()?;
     Some(
         set.difference(&since.modified)
             .difference(&since.added)

@@ -53,7 +53,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use self::typed::{Duplicates, TypeErrors, validate};
+use self::typed::{Absence, Duplicates, TypeErrors, validate};
 use self::update::Scope;
 use crate::schema::{Kind, Schema, Type};
 
@@ -130,6 +130,9 @@ pub struct ApplyOptions<'a> {
     pub ignored: Option<&'a FieldSet>,
     /// The other versions of the kind; without it, entries of every version are read under the one schema.
     pub versions: Option<&'a dyn Versions>,
+    /// What fields are taken for that an object does not have: [`Absence::Zero`] for built-in kinds,
+    /// [`Absence::Absent`] for custom resources.
+    pub absence: Absence,
 }
 
 /// How to record an update. The fields are those of [`ApplyOptions`].
@@ -147,6 +150,8 @@ pub struct UpdateOptions<'a> {
     pub ignored: Option<&'a FieldSet>,
     /// The other versions of the kind.
     pub versions: Option<&'a dyn Versions>,
+    /// What fields are taken for that an object does not have.
+    pub absence: Absence,
 }
 
 /// The outcome of an apply.
@@ -178,6 +183,13 @@ static NOT_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     let top = ["apiVersion", "kind", "metadata"].map(|name| vec![name]);
     FieldSet::of_fields(top.into_iter().chain(metadata))
 });
+
+static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+
+/// An object that is not there yet is empty.
+fn object_or_empty(object: &Value) -> &Value {
+    if object.is_null() { &EMPTY } else { object }
+}
 
 /// Takes the fields that nobody owns from what a manager owns.
 fn strip(managers: &mut Managers, id: &ManagerId) {
@@ -214,13 +226,13 @@ pub fn apply(
         errors,
     })?;
 
-    let mut live = live.clone();
+    let mut live = object_or_empty(live).clone();
     managers::strip_managed_fields(&mut live);
     let mut managers = managers.clone();
     if managers.is_empty() {
         managers = update(
             schema,
-            &Value::Object(Map::new()),
+            &EMPTY,
             &live,
             managers,
             &UpdateOptions {
@@ -230,6 +242,7 @@ pub fn apply(
                 now: options.now,
                 ignored: options.ignored,
                 versions: options.versions,
+                absence: options.absence,
             },
         )?;
     }
@@ -244,6 +257,7 @@ pub fn apply(
         api_version: options.api_version,
         ignored: options.ignored,
         versions: options.versions,
+        absence: options.absence,
     };
     let attempt = |force| {
         let mut managers = managers.clone();
@@ -308,8 +322,9 @@ pub fn update(
         api_version: options.api_version,
         ignored: options.ignored,
         versions: options.versions,
+        absence: options.absence,
     };
-    scope.update(old, new, &mut managers, &this_write)?;
+    scope.update(object_or_empty(old), new, &mut managers, &this_write)?;
     strip(&mut managers, &this_write);
     if let Some(mut owned) = managers.remove(&this_write) {
         let id = ManagerId::new(

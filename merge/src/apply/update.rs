@@ -10,7 +10,7 @@ use super::managers::{ManagerId, Managers, Ownership};
 use super::path::Path;
 use super::reconcile::reconcile;
 use super::set::FieldSet;
-use super::typed::{Comparison, compare, merge, remove_items, to_field_set};
+use super::typed::{Absence, Comparison, compare, merge, remove_items, to_field_set};
 use super::{ApplyError, Versions};
 use crate::schema::Schema;
 
@@ -21,6 +21,7 @@ pub(super) struct Scope<'a> {
     pub(super) api_version: &'a str,
     pub(super) ignored: Option<&'a FieldSet>,
     pub(super) versions: Option<&'a dyn Versions>,
+    pub(super) absence: Absence,
 }
 
 /// An object in some version.
@@ -81,7 +82,7 @@ impl<'a> Scope<'a> {
     }
 
     fn compare(&self, old: &Versioned<'_>, new: &Versioned<'_>) -> Result<Comparison, ApplyError> {
-        let comparison = compare(new.schema.ty(), &old.value, &new.value)?;
+        let comparison = compare(new.schema.ty(), &old.value, &new.value, self.absence)?;
         Ok(match self.ignored {
             Some(ignored) => comparison.without(ignored),
             None => comparison,
@@ -104,7 +105,7 @@ impl<'a> Scope<'a> {
         writer: &ManagerId,
         force: bool,
     ) -> Result<Comparison, ApplyError> {
-        let comparison = compare(self.schema.ty(), old, new)?;
+        let comparison = compare(self.schema.ty(), old, new, self.absence)?;
         let ours = match self.ignored {
             Some(ignored) => comparison.without(ignored),
             None => comparison,

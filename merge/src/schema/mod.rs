@@ -26,7 +26,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
@@ -240,6 +240,21 @@ pub struct StructType<'a> {
     atomic: bool,
     embedded: bool,
 }
+
+/// The zero values that are no constants.
+struct Zeros {
+    object: Value,
+    string: Value,
+    number: Value,
+    quantity: Value,
+}
+
+static ZEROS: LazyLock<Zeros> = LazyLock::new(|| Zeros {
+    object: Value::Object(serde_json::Map::new()),
+    string: Value::String(String::new()),
+    number: Value::from(0),
+    quantity: Value::from("0"),
+});
 
 /// A declared field of a struct.
 #[derive(Clone, Copy)]
@@ -593,6 +608,37 @@ impl<'a> Field<'a> {
     #[must_use]
     pub fn default_value(self) -> Option<&'a Value> {
         self.node.default.as_ref()
+    }
+
+    /// The value of the field in an object of which Kubernetes' own server holds nothing but zero values: those fields are
+    /// always there that are required, the structs whose default is `{}`, and the metadata, spec and status of objects
+    /// and templates. `None` for all others.
+    #[must_use]
+    pub fn zero(self) -> Option<&'static Value> {
+        let kind = self.ty().kind();
+        let is_struct = matches!(kind, Kind::Struct(_));
+        let has_empty_default = || {
+            self.default_value()
+                .and_then(Value::as_object)
+                .is_some_and(serde_json::Map::is_empty)
+        };
+        let is_part = || matches!(self.name(), "metadata" | "spec" | "status");
+        if !self.is_required() && !(is_struct && (is_part() || has_empty_default())) {
+            return None;
+        }
+        Some(match kind {
+            Kind::Struct(_) => &ZEROS.object,
+            Kind::Scalar(scalar) => match (scalar.kind, scalar.format) {
+                (ScalarKind::String, Format::DateTime | Format::Byte) => &Value::Null,
+                (ScalarKind::String, _) => &ZEROS.string,
+                (ScalarKind::Integer | ScalarKind::Number | ScalarKind::IntOrString, _) => {
+                    &ZEROS.number
+                }
+                (ScalarKind::Boolean, _) => &Value::Bool(false),
+                (ScalarKind::Quantity, _) => &ZEROS.quantity,
+            },
+            Kind::List(_) | Kind::Map(_) | Kind::Any => &Value::Null,
+        })
     }
 
     /// How a strategic merge patch treats the field.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::NOW;
-use crate::apply::typed::{compare, merge, remove_items, to_field_set};
+use crate::apply::typed::{Absence, compare, merge, remove_items, to_field_set};
 use crate::apply::{FieldManager, Managers};
 use crate::testing::{json_value, schema};
 
@@ -78,14 +78,14 @@ proptest! {
     #[test]
     fn nothing_differs_from_itself(a in app()) {
         let schema = schema("io.test.v1.App");
-        prop_assert!(compare(schema.ty(), &a, &a).unwrap().is_same());
+        prop_assert!(compare(schema.ty(), &a, &a, Absence::Absent).unwrap().is_same());
     }
 
     #[test]
     fn a_comparison_seen_from_the_other_side(a in app(), b in app()) {
         let schema = schema("io.test.v1.App");
-        let there = compare(schema.ty(), &a, &b).unwrap();
-        let back = compare(schema.ty(), &b, &a).unwrap();
+        let there = compare(schema.ty(), &a, &b, Absence::Absent).unwrap();
+        let back = compare(schema.ty(), &b, &a, Absence::Absent).unwrap();
         prop_assert_eq!(&there.added, &back.removed);
         prop_assert_eq!(&there.modified, &back.modified);
         prop_assert_eq!(&there.removed, &back.added);
@@ -97,7 +97,7 @@ proptest! {
         let once = merge(schema.ty(), &live, &config).unwrap();
         prop_assert_eq!(&merge(schema.ty(), &once, &config).unwrap(), &once);
         let said = to_field_set(schema.ty(), &config).unwrap();
-        let changes = compare(schema.ty(), &config, &once).unwrap();
+        let changes = compare(schema.ty(), &config, &once, Absence::Absent).unwrap();
         prop_assert!(changes.removed.intersection(&said).is_empty());
         let merged = to_field_set(schema.ty(), &once).unwrap();
         // An empty object is a field until something is put into it.
@@ -131,7 +131,7 @@ proptest! {
         let live = fields.apply(&json!({}), &first, "a", false, NOW).unwrap();
         prop_assert_eq!(without_managers(&live), first);
         let live = fields.apply(&live, &second, "a", false, NOW).unwrap();
-        let changes = compare(schema.ty(), &without_managers(&live), &second).unwrap();
+        let changes = compare(schema.ty(), &without_managers(&live), &second, Absence::Absent).unwrap();
         prop_assert!(changes.is_same(), "{:?}", changes);
     }
 
@@ -145,7 +145,7 @@ proptest! {
         fields.apply(&new, &third, "b", true, NOW).unwrap();
         // What the update left of the first apply is what both agree on.
         let managers = Managers::of(&new).unwrap();
-        let all = compare(schema.ty(), &json!({}), &second).unwrap().added;
+        let all = compare(schema.ty(), &json!({}), &second, Absence::Absent).unwrap().added;
         for (_, owned) in managers.iter() {
             prop_assert!(owned.set.difference(&all).is_empty(), "{:?} has more than {:?}", owned.set, all);
         }

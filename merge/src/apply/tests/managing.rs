@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{LATER, NOW, World};
 use crate::apply::scale::{to_parent, to_scale};
+use crate::apply::typed::Absence;
 use crate::apply::{
     ApplyError, ApplyOptions, FieldManager, FieldSet, LAST_APPLIED_ANNOTATION, ManagerId, Managers,
     Operation, Path, Versions, apply,
@@ -206,9 +207,9 @@ fn reset_fields_are_neither_changed_nor_owned() {
         new["metadata"]["managedFields"],
         json!([
             {"manager": "m", "operation": "Update", "apiVersion": "v1", "time": NOW, "fieldsType": "FieldsV1",
-             "fieldsV1": {"f:spec": {".": {}, "f:replicas": {}}}},
+             "fieldsV1": {"f:spec": {"f:replicas": {}}}},
             {"manager": "m", "operation": "Update", "apiVersion": "v1", "time": LATER, "fieldsType": "FieldsV1", "subresource": "status",
-             "fieldsV1": {"f:status": {".": {}, "f:conditions": {".": {}, "k:{\"type\":\"Ready\"}": {".": {}, "f:type": {}, "f:status": {}}}}}}
+             "fieldsV1": {"f:status": {"f:conditions": {".": {}, "k:{\"type\":\"Ready\"}": {".": {}, "f:type": {}, "f:status": {}}}}}}
         ])
     );
     let config = json!({"apiVersion": "v1", "kind": "App", "metadata": {"name": "x"}, "status": {"replicas": 1}});
@@ -295,6 +296,7 @@ fn managers_of_other_versions_are_seen_in_theirs() {
         now: NOW,
         ignored: None,
         versions: Some(&Renamed),
+        absence: Absence::Absent,
     };
     let config = |data: Value| json!({"apiVersion": "v1", "metadata": {"name": "x"}, "data": data});
     let Err(ApplyError::Conflicts(conflicts)) = apply(

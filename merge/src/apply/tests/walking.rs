@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::apply::FieldSet;
 use crate::apply::typed::{
-    Duplicates, compare, extract_items, merge, remove_items, to_field_set, validate,
+    Absence, Duplicates, compare, extract_items, merge, remove_items, to_field_set, validate,
 };
 use crate::schema::Schema;
 use crate::testing::schema;
@@ -121,7 +121,7 @@ fn comparisons() {
         ),
     ];
     for (old, new, added, modified, removed) in table {
-        let found = compare(spec().ty(), &old, &new).unwrap();
+        let found = compare(spec().ty(), &old, &new, Absence::Absent).unwrap();
         let sorted = |paths: &[&str]| {
             let mut paths: Vec<_> = paths.iter().map(ToString::to_string).collect();
             paths.sort();
@@ -148,6 +148,46 @@ fn comparisons() {
             "removed: {old} → {new}"
         );
     }
+}
+
+#[test]
+fn built_in_kinds_always_hold_their_structs_and_required_fields() {
+    let schema = schema("io.test.v1.App");
+    let added = |old: &Value, new: &Value, absence| {
+        let found = compare(schema.ty(), old, new, absence).unwrap();
+        (printed(&found.added), printed(&found.modified))
+    };
+    let new = json!({"metadata": {"labels": {"a": "1"}}, "status": {},
+        "spec": {"strategy": {"type": "x"}, "template": {"count": 0, "ready": true, "items": ["i"], "note": "n"}}});
+    let (zero_added, zero_modified) = added(&json!({}), &new, Absence::Zero);
+    assert_eq!(
+        zero_added,
+        [
+            ".metadata.labels",
+            ".metadata.labels.a",
+            ".spec.strategy",
+            ".spec.strategy.type",
+            ".spec.template.note",
+            ".spec.template.items[=\"i\"]",
+        ]
+    );
+    // A zero is what was there; anything else is a change of it.
+    assert_eq!(zero_modified, [".spec.template.ready"]);
+    let (absent_added, absent_modified) = added(&json!({}), &new, Absence::Absent);
+    for path in [
+        ".metadata",
+        ".spec",
+        ".status",
+        ".spec.template",
+        ".spec.template.count",
+        ".spec.template.items",
+    ] {
+        assert!(absent_added.iter().any(|added| added == path), "{path}");
+    }
+    assert!(absent_modified.is_empty());
+    // Taking it away again is the same from the other side.
+    let back = compare(schema.ty(), &new, &json!({}), Absence::Zero).unwrap();
+    assert_eq!(printed(&back.removed), zero_added);
 }
 
 #[test]

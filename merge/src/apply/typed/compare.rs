@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Keyed, Shape, TypeErrors, as_list, as_map, associative, item_element};
 use crate::apply::path::{PathElement, values_equal};
 use crate::apply::set::FieldSet;
-use crate::schema::{ListType, Type};
+use crate::schema::{Field, ListType, Type};
 
 /// The fields in which two values differ. No path is in two of the sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,12 +41,30 @@ impl Comparison {
     }
 }
 
+/// What a declared field is taken for that an object does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absence {
+    /// For what it is: absent. So it is with custom resources.
+    Absent,
+    /// For its zero value, if it is one of the fields that Kubernetes' own servers always hold
+    /// ([`Field::zero`](crate::schema::Field::zero)). There, a new object comes with an empty `spec`, and who fills it in owns what he
+    /// fills in, and not that there is a `spec`.
+    #[default]
+    Zero,
+}
+
 /// Compares two values under a schema.
 ///
 /// # Errors
 /// When an item of a keyed list lacks a key.
-pub fn compare(ty: Type<'_>, old: &Value, new: &Value) -> Result<Comparison, TypeErrors> {
+pub fn compare(
+    ty: Type<'_>,
+    old: &Value,
+    new: &Value,
+    absence: Absence,
+) -> Result<Comparison, TypeErrors> {
     let mut walker = Walker {
+        absence,
         found: Comparison::default(),
         at: Vec::new(),
         errors: TypeErrors::default(),
@@ -57,6 +75,7 @@ pub fn compare(ty: Type<'_>, old: &Value, new: &Value) -> Result<Comparison, Typ
 }
 
 struct Walker {
+    absence: Absence,
     found: Comparison,
     at: Vec<PathElement>,
     errors: TypeErrors,
@@ -142,27 +161,34 @@ impl Walker {
         }
     }
 
+    /// The keys of one or both objects.
     fn keys(
         &mut self,
         keyed: Keyed<'_>,
         was: Option<&serde_json::Map<String, Value>>,
         is: Option<&serde_json::Map<String, Value>>,
     ) {
-        for (key, old) in was.into_iter().flatten() {
-            let new = is.and_then(|is| is.get(key));
-            if new == Some(old) {
+        // Only an object that is there has zero values in it.
+        let zeroed = self.absence == Absence::Zero;
+        let zero_of = |key: &str, other: Option<&serde_json::Map<String, Value>>| match keyed {
+            Keyed::Struct(s) if zeroed && other.is_some() => s.field(key).and_then(Field::zero),
+            _ => None,
+        };
+        let both = was.into_iter().flatten().map(|(key, old)| {
+            let new = is.and_then(|is| is.get(key)).or_else(|| zero_of(key, is));
+            (key, Some(old), new)
+        });
+        let rest = is
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| was.is_none_or(|was| !was.contains_key(*key)))
+            .map(|(key, new)| (key, zero_of(key, was), Some(new)));
+        for (key, old, new) in both.chain(rest) {
+            if old == new {
                 continue;
             }
             self.at.push(PathElement::field(key.as_str()));
-            self.compare(keyed.child(key), Some(old), new);
-            self.at.pop();
-        }
-        for (key, new) in is.into_iter().flatten() {
-            if was.is_some_and(|was| was.contains_key(key)) {
-                continue;
-            }
-            self.at.push(PathElement::field(key.as_str()));
-            self.compare(keyed.child(key), None, Some(new));
+            self.compare(keyed.child(key), old, new);
             self.at.pop();
         }
     }

@@ -8,7 +8,7 @@ mod merge;
 mod remove;
 mod validate;
 
-pub use compare::{Comparison, compare};
+pub use compare::{Absence, Comparison, compare};
 pub use fields::to_field_set;
 pub use merge::merge;
 pub use remove::{extract_items, remove_items};
