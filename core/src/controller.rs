@@ -76,7 +76,7 @@ pub enum Action {
 pub enum ReconcileError {
     /// The API refused.
     #[error(transparent)]
-    Api(#[from] Status),
+    Api(Box<Status>),
     /// An object could not be read as what it should be.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -88,7 +88,22 @@ pub enum ReconcileError {
     Many(Vec<ReconcileError>),
 }
 
+impl From<Status> for ReconcileError {
+    fn from(status: Status) -> Self {
+        Self::Api(Box::new(status))
+    }
+}
+
 impl ReconcileError {
+    /// The API's refusal, if it is one.
+    #[must_use]
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Api(status) => Some(status),
+            _ => None,
+        }
+    }
+
     /// An error in words.
     #[must_use]
     pub fn other(what: impl fmt::Display) -> Self {
