@@ -230,6 +230,7 @@ impl EventBroadcaster {
             let mut writer = Writer {
                 client,
                 correlator: Correlator::new(env.now()),
+                last: 0,
                 env,
             };
             while let Some(told) = told.recv().await {
@@ -261,13 +262,17 @@ struct Writer {
     client: Arc<dyn Client>,
     env: Env,
     correlator: Correlator,
+    /// The time, in nanoseconds, in the last event's name.
+    last: i128,
 }
 
 impl Writer {
     async fn record(&mut self, told: Told) {
         let now = self.env.wall();
         let stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let name = format!("{}.{:x}", told.about.name, now.as_nanosecond().max(0));
+        // The time makes the name, so two events of one moment need two times.
+        self.last = now.as_nanosecond().max(self.last + 1);
+        let name = format!("{}.{:x}", told.about.name, self.last);
         let verdict = self.correlator.judge(&told, self.env.now(), &name, &stamp);
         let Verdict::Write(entry) = verdict else {
             return;
