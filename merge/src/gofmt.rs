@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::value::sorted;
+
 /// A value as `%v` prints it: `map[a:1 b:[x y]]`.
 pub(crate) struct Go<'a> {
     value: &'a Value,
@@ -98,12 +100,6 @@ fn literal(value: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("}")
         }
     }
-}
-
-fn sorted(map: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_unstable_by_key(|(key, _)| *key);
-    entries
 }
 
 /// The Go type of decoded JSON.

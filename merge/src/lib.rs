@@ -57,6 +57,7 @@ pub mod strategic;
 #[cfg(test)]
 mod testing;
 pub mod validate;
+mod value;
 
 /// Anything that can go wrong in this crate, for callers who do not tell the algorithms apart.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

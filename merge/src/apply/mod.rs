@@ -56,6 +56,7 @@ use serde_json::{Map, Value};
 use self::typed::{Absence, Duplicates, TypeErrors, validate};
 use self::update::Scope;
 use crate::schema::{Kind, Schema, Type};
+use crate::value::values_equal;
 
 /// The manager to whom everything is given that an object without managers has when it is first applied to.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -282,7 +283,7 @@ pub fn apply(
         outcome => outcome?,
     };
     drop_nulls(schema.ty(), &mut object);
-    let changed = !path::values_equal(&live, &object);
+    let changed = !values_equal(&live, &object);
     strip(&mut managers, &id);
     if changed && let Some(owned) = managers.entries.get_mut(&id) {
         owned.time = Some(options.now.to_owned());

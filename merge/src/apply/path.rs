@@ -1,10 +1,11 @@
 //! Paths into an object: the words in which ownership is written.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
 use serde_json::Value;
+
+use crate::value::compare_values;
 
 /// One step of a path.
 #[derive(Debug, Clone)]
@@ -93,73 +94,6 @@ impl fmt::Display for PathElement {
             Self::Value(value) => write!(f, "[={value}]"),
             Self::Index(index) => write!(f, "[{index}]"),
         }
-    }
-}
-
-/// The order of JSON values: numbers, strings, booleans, lists, maps, null; numbers by size, whatever their form.
-pub(crate) fn compare_values(a: &Value, b: &Value) -> Ordering {
-    fn rank(value: &Value) -> u8 {
-        match value {
-            Value::Number(_) => 0,
-            Value::String(_) => 1,
-            Value::Bool(_) => 2,
-            Value::Array(_) => 3,
-            Value::Object(_) => 4,
-            Value::Null => 5,
-        }
-    }
-    match (a, b) {
-        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
-            (Some(x), Some(y)) => x.cmp(&y),
-            _ => x
-                .as_f64()
-                .unwrap_or_default()
-                .total_cmp(&y.as_f64().unwrap_or_default()),
-        },
-        (Value::String(x), Value::String(y)) => x.cmp(y),
-        (Value::Bool(x), Value::Bool(y)) => x.cmp(y),
-        (Value::Array(x), Value::Array(y)) => {
-            for (x, y) in x.iter().zip(y) {
-                let order = compare_values(x, y);
-                if order != Ordering::Equal {
-                    return order;
-                }
-            }
-            x.len().cmp(&y.len())
-        }
-        (Value::Object(x), Value::Object(y)) => {
-            for ((xk, xv), (yk, yv)) in sorted(x).iter().zip(sorted(y).iter()) {
-                let order = xk.cmp(yk).then_with(|| compare_values(xv, yv));
-                if order != Ordering::Equal {
-                    return order;
-                }
-            }
-            x.len().cmp(&y.len())
-        }
-        _ => rank(a).cmp(&rank(b)),
-    }
-}
-
-/// The entries by key, whichever map `serde_json` was built with.
-fn sorted(map: &serde_json::Map<String, Value>) -> Cow<'_, [(&String, &Value)]> {
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_unstable_by_key(|(key, _)| *key);
-    Cow::Owned(entries)
-}
-
-/// Equality that does not tell `1` from `1.0`.
-pub(crate) fn values_equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(_), Value::Number(_)) => compare_values(a, b) == Ordering::Equal,
-        (Value::Array(x), Value::Array(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| values_equal(x, y))
-        }
-        (Value::Object(x), Value::Object(y)) => {
-            x.len() == y.len()
-                && x.iter()
-                    .all(|(key, x)| y.get(key).is_some_and(|y| values_equal(x, y)))
-        }
-        _ => a == b,
     }
 }
 

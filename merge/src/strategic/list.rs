@@ -1,12 +1,14 @@
 //! Merging lists item by item.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
-use super::{
-    Object, PATCH, StrategicError, fresh, merge_map, no_merge_key, order, unknown_directive,
-};
+use super::{PATCH, StrategicError, fresh, merge_map, no_merge_key, order, unknown_directive};
 use crate::gofmt::Go;
 use crate::schema::{Kind, Type};
+use crate::value::ByValue;
 
 /// What all items of some lists are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +50,13 @@ pub(super) fn merge(
     match elements([&original, &patch])? {
         None => Ok(original),
         Some(Elements::Scalars) => {
-            let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-            for item in original.iter().chain(&patch) {
-                if !merged.contains(item) {
-                    merged.push(item.clone());
-                }
-            }
+            let mut seen = BTreeSet::new();
+            let merged = original
+                .iter()
+                .chain(&patch)
+                .filter(|item| seen.insert(ByValue(*item)))
+                .cloned()
+                .collect();
             order::arrange(merged, &patch, &original, None)
         }
         Some(Elements::Objects) => {
@@ -83,23 +86,21 @@ fn special_items(
     patch: Vec<Value>,
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), StrategicError> {
+    let mut deleted = Vec::new();
     let mut rest = Vec::with_capacity(patch.len());
     let mut replaces = false;
     for item in patch {
-        let Value::Object(map) = &item else {
-            rest.push(item);
-            continue;
-        };
-        let Some(directive) = map.get(PATCH) else {
+        let Some((map, directive)) = item
+            .as_object()
+            .and_then(|map| Some((map, map.get(PATCH)?)))
+        else {
             rest.push(item);
             continue;
         };
         match directive.as_str() {
             Some("delete") => {
                 let value = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
-                while let Some(at) = position(&original, key, value)? {
-                    original.remove(at);
-                }
+                deleted.push(value.clone());
             }
             Some("replace") => replaces = true,
             Some("merge") => return Err(StrategicError::MergeDirectiveInList),
@@ -108,6 +109,13 @@ fn special_items(
     }
     if replaces {
         return Ok((fresh::items(rest)?, Vec::new()));
+    }
+    if !deleted.is_empty() {
+        let deleted: BTreeSet<_> = deleted.iter().map(ByValue).collect();
+        original.retain(|item| {
+            item.get(key)
+                .is_none_or(|value| !deleted.contains(&ByValue(value)))
+        });
     }
     Ok((original, rest))
 }
@@ -118,35 +126,51 @@ fn merge_items(
     patch: &[Value],
     key: &str,
 ) -> Result<Vec<Value>, StrategicError> {
+    // Keys of items that the patch adds count too: its next item may be about the same.
+    let mut places: BTreeMap<ByValue<Value>, usize> = BTreeMap::new();
+    for (at, item) in original.iter().enumerate() {
+        if let Some(value) = item.get(key) {
+            places.entry(ByValue(value.clone())).or_insert(at);
+        }
+    }
     for item in patch {
         let Value::Object(change) = item else {
             continue;
         };
         let value = change.get(key).ok_or_else(|| no_merge_key(change, key))?;
-        match position(&original, key, value)? {
-            Some(at) => {
-                if let Value::Object(existing) = &mut original[at] {
+        match places.entry(ByValue(value.clone())) {
+            Entry::Occupied(at) => {
+                if let Value::Object(existing) = &mut original[*at.get()] {
                     let merged = merge_map(item_type, std::mem::take(existing), change.clone())?;
                     *existing = merged;
                 }
             }
-            None => original.push(Value::Object(fresh::object(change.clone())?)),
+            Entry::Vacant(place) => {
+                place.insert(original.len());
+                original.push(Value::Object(fresh::object(change.clone())?));
+            }
         }
     }
     Ok(original)
 }
 
-/// Where the first item is with this value of the key.
-pub(super) fn position(
-    items: &[Value],
-    key: &str,
-    value: &Value,
-) -> Result<Option<usize>, StrategicError> {
+/// The places of the items of a list, by their key or, for scalars, by themselves. The first of several counts.
+pub(super) fn places<'v>(
+    items: &'v [Value],
+    merge_key: Option<&str>,
+) -> Result<BTreeMap<ByValue<&'v Value>, usize>, StrategicError> {
+    let mut places = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
-        let item: &Object = item.as_object().ok_or(StrategicError::ElementNotAMap(at))?;
-        if item.get(key) == Some(value) {
-            return Ok(Some(at));
+        let value = match merge_key {
+            None => Some(item),
+            Some(key) => item
+                .as_object()
+                .ok_or(StrategicError::ElementNotAMap(at))?
+                .get(key),
+        };
+        if let Some(value) = value {
+            places.entry(ByValue(value)).or_insert(at);
         }
     }
-    Ok(None)
+    Ok(places)
 }

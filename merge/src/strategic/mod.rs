@@ -32,10 +32,13 @@ mod order;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::gofmt::{Go, type_name};
 use crate::schema::{Kind, PatchStrategy, Type};
+use crate::value::ByValue;
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -206,7 +209,8 @@ fn merge_map(
             (Value::Array(existing), Value::Array(change)) => {
                 let field = metadata(ty, &key)?;
                 if deletes {
-                    existing.retain(|item| !change.contains(item));
+                    let deleted: BTreeSet<_> = change.iter().map(ByValue).collect();
+                    existing.retain(|item| !deleted.contains(&ByValue(item)));
                 } else if field.strategy.merge {
                     *existing =
                         list::merge(field.ty, field.merge_key, std::mem::take(existing), change)?;
@@ -234,7 +238,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Strategi
     let Value::Array(keys) = keys else {
         return Err(StrategicError::RetainKeys);
     };
-    let listed = |key: &str| keys.iter().any(|listed| listed.as_str() == Some(key));
+    let keys: BTreeSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| keys.contains(key);
     let all_listed = patch.iter().all(|(key, value)| {
         value.is_null()
             || key.starts_with(DELETE_FROM_PRIMITIVE_LIST)

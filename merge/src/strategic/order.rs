@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use super::list::{self, Elements, elements, position};
+use super::list::{self, Elements, elements, places};
 use super::{
     Object, PATCH, SET_ELEMENT_ORDER, StrategicError, fresh, list_of, metadata, no_merge_key,
     wrong_type,
 };
 use crate::gofmt::Go;
 use crate::schema::Type;
+use crate::value::ByValue;
 
 const LIST: &str = "[]interface {}";
 const MAP: &str = "map[string]interface {}";
@@ -123,21 +124,20 @@ pub(super) fn arrange(
     server_order: &[Value],
     merge_key: Option<&str>,
 ) -> Result<Vec<Value>, StrategicError> {
-    let place = |list: &[Value], item: &Value| -> Result<Option<usize>, StrategicError> {
-        match (merge_key, item) {
-            (Some(key), Value::Object(map)) => {
-                let value = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
-                position(list, key, value)
-            }
-            (Some(_), other) => Err(wrong_type(MAP, other)),
-            (None, item) => Ok(list.iter().position(|other| other == item)),
-        }
-    };
+    let in_order = places(order, merge_key)?;
+    let in_server_order = places(server_order, merge_key)?;
     let mut named = Vec::new();
     let mut rest = Vec::new();
     for item in merged {
-        let on_server = place(server_order, &item)?;
-        match place(order, &item)? {
+        let value = ByValue(match (merge_key, &item) {
+            (None, item) => item,
+            (Some(key), Value::Object(map)) => {
+                map.get(key).ok_or_else(|| no_merge_key(map, key))?
+            }
+            (Some(_), other) => return Err(wrong_type(MAP, other)),
+        });
+        let on_server = in_server_order.get(&value).copied();
+        match in_order.get(&value).copied() {
             Some(at) => named.push((at, on_server, item)),
             None => rest.push((on_server, item)),
         }

@@ -308,6 +308,20 @@ fn what_does_not_fit() {
     assert_eq!(error.to_string(), "invalid JSON document");
 }
 
+#[test]
+fn long_lists_take_no_longer_than_they_are() {
+    let list = |from: usize, to: usize| -> Value {
+        (from..to)
+            .map(|i| json!({"name": format!("c{i}")}))
+            .collect()
+    };
+    let original = json!({"containers": list(0, 20_000)});
+    let order = list(10_000, 30_000);
+    let patch = json!({"$setElementOrder/containers": order, "containers": order});
+    let merged = patched(original, patch).unwrap();
+    assert_eq!(merged["containers"].as_array().unwrap().len(), 30_000);
+}
+
 /// A spec, or a patch of one.
 fn spec() -> impl Strategy<Value = Value> {
     let container = ("[a-d]", prop::option::of("[i-k]")).prop_map(|(name, image)| match image {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Keyed, Shape, TypeErrors, as_list, as_map, associative, item_element};
-use crate::apply::path::{PathElement, values_equal};
+use crate::apply::path::PathElement;
 use crate::apply::set::FieldSet;
 use crate::schema::{Field, ListType, Type};
+use crate::value::values_equal;
 
 /// The fields in which two values differ. No path is in two of the sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
