@@ -37,8 +37,7 @@
 //! let mut merged = widget.clone();
 //! merge_patch::apply(&mut merged, &json!({"parts": [{"name": "b"}]}));
 //! assert_eq!(merged["parts"], json!([{"name": "b"}]));
-//! let mut strategic = widget.clone();
-//! strategic::apply(schema.ty(), &mut strategic, &json!({"parts": [{"name": "a", "size": 3}]}))?;
+//! let strategic = strategic::apply(&schema, &widget, &json!({"parts": [{"name": "a", "size": 3}]}))?;
 //! assert_eq!(strategic["parts"], json!([{"name": "a", "size": 3}]));
 //!
 //! // Server-side apply merges too, and remembers who said what.

@@ -334,6 +334,12 @@ impl Schema {
     }
 }
 
+impl<'a> From<&'a Schema> for Type<'a> {
+    fn from(schema: &'a Schema) -> Self {
+        schema.ty()
+    }
+}
+
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Schema").field(&self.ty().name()).finish()

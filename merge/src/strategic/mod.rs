@@ -20,9 +20,9 @@
 //!     "items": {"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"}}},
 //! }}}});
 //! let schema = Schema::from_openapi(document.as_object().unwrap(), "Pod")?;
-//! let mut pod = json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]});
-//! strategic::apply(schema.ty(), &mut pod, &json!({"containers": [{"name": "b", "image": "y"}]}))?;
-//! assert_eq!(pod, json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}));
+//! let pod = json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]});
+//! let patched = strategic::apply(&schema, &pod, &json!({"containers": [{"name": "b", "image": "y"}]}))?;
+//! assert_eq!(patched, json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -121,18 +121,19 @@ pub enum StrategicError {
     NotAStruct(String),
 }
 
-/// Applies a strategic merge patch.
+/// Applies a strategic merge patch to a document and returns the patched one.
 ///
 /// # Errors
-/// When the patch does not fit the type or a directive is wrong. The document is then half patched and must be thrown
-/// away.
-pub fn apply(ty: Type<'_>, document: &mut Value, patch: &Value) -> Result<(), StrategicError> {
-    let (Value::Object(original), Value::Object(patch)) = (&mut *document, patch) else {
+/// When the patch does not fit the type or a directive is wrong.
+pub fn apply<'a>(
+    ty: impl Into<Type<'a>>,
+    document: &Value,
+    patch: &Value,
+) -> Result<Value, StrategicError> {
+    let (Value::Object(original), Value::Object(patch)) = (document, patch) else {
         return Err(StrategicError::NotAnObject);
     };
-    let merged = merge_map(ty, std::mem::take(original), patch.clone())?;
-    *document = Value::Object(merged);
-    Ok(())
+    merge_map(ty.into(), original.clone(), patch.clone()).map(Value::Object)
 }
 
 /// What the schema says of a key.

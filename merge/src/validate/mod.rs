@@ -1,7 +1,7 @@
 //! Fields that a type does not have and values that are not of their type.
 //!
-//! [`check`] walks a value and reports to a callback; while nothing is wrong it allocates nothing. [`prune`] removes
-//! what is not declared. [`decode`] reads a document and reports the unknown and duplicate fields on the way, in the order
+//! [`check`] walks a value and reports to a callback; while nothing is wrong it allocates nothing. [`prune`] refuses what is
+//! not of its type and removes what is not declared. [`decode`] reads a document and reports the unknown and duplicate fields on the way, in the order
 //! in which they stand: strict decoding.
 //!
 //! ```
@@ -12,15 +12,16 @@
 //!     "data": {"type": "object", "additionalProperties": {"type": "string"}},
 //! }}});
 //! let schema = Schema::from_openapi(document.as_object().unwrap(), "ConfigMap")?;
-//! let mut object = json!({"data": {"a": 1}, "spec": {}});
+//! let object = json!({"data": {"a": 1}, "spec": {}});
 //!
 //! let mut found = Vec::new();
-//! validate::check(schema.ty(), &object, &mut |at, problem| found.push(format!("{problem} at {at}")));
+//! validate::check(&schema, &object, &mut |at, problem| found.push(format!("{problem} at {at}")));
 //! assert_eq!(found, ["expected string, found number at data.a", "unknown field at spec"]);
 //!
-//! assert_eq!(validate::prune(schema.ty(), &mut object), ["spec"]);
-//! assert_eq!(object, json!({"data": {"a": 1}}));
-//! # Ok::<(), orlop_merge::schema::SchemaError>(())
+//! let mut object = json!({"data": {"a": "1"}, "spec": {}});
+//! assert_eq!(validate::prune(&schema, &mut object)?, ["spec"]);
+//! assert_eq!(object, json!({"data": {"a": "1"}}));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod strict;
@@ -190,8 +191,12 @@ fn kind_name(value: &Value) -> &'static str {
 }
 
 /// Reports every unknown field and every value that is not of its type. Null is absence, everywhere.
-pub fn check<'v>(ty: Type<'v>, value: &'v Value, report: &mut dyn FnMut(&At<'_>, Problem<'_>)) {
-    walk(ty, value, &At::ROOT, report);
+pub fn check<'a>(
+    ty: impl Into<Type<'a>>,
+    value: &Value,
+    report: &mut dyn FnMut(&At<'_>, Problem<'_>),
+) {
+    walk(ty.into(), value, &At::ROOT, report);
 }
 
 fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>, Problem<'_>)) {
@@ -232,13 +237,26 @@ fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>
     }
 }
 
-/// The first value that is not of its type, in the decoder's words.
+/// A value that the decoder of Kubernetes refuses, in its words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Mismatch {
+    /// Where: `spec.containers[0].image`.
+    pub path: String,
+    /// What the decoder says.
+    pub message: String,
+}
+
+/// The first value that is not of its type.
 #[must_use]
-pub fn first_mismatch(ty: Type<'_>, value: &Value) -> Option<String> {
+pub fn first_mismatch<'a>(ty: impl Into<Type<'a>>, value: &Value) -> Option<Mismatch> {
     let mut first = None;
     check(ty, value, &mut |at, problem| {
-        if first.is_none() && matches!(problem, Problem::Mismatch { .. }) {
-            first = Some(problem.decoder_message(at));
+        if first.is_none() && !matches!(problem, Problem::UnknownField) {
+            first = Some(Mismatch {
+                path: at.to_string(),
+                message: problem.decoder_message(at),
+            });
         }
     });
     first
@@ -246,7 +264,7 @@ pub fn first_mismatch(ty: Type<'_>, value: &Value) -> Option<String> {
 
 /// The unknown fields, as `metadata.foo`.
 #[must_use]
-pub fn unknown_fields(ty: Type<'_>, value: &Value) -> Vec<String> {
+pub fn unknown_fields<'a>(ty: impl Into<Type<'a>>, value: &Value) -> Vec<String> {
     let mut unknown = Vec::new();
     check(ty, value, &mut |at, problem| {
         if matches!(problem, Problem::UnknownField) {
@@ -256,11 +274,33 @@ pub fn unknown_fields(ty: Type<'_>, value: &Value) -> Vec<String> {
     unknown
 }
 
-/// Removes the unknown fields and returns their paths. Where there are none, nothing is allocated.
-pub fn prune(ty: Type<'_>, value: &mut Value) -> Vec<String> {
+/// Makes a document what Kubernetes' decoder would make of it: removes the unknown fields and returns their paths. Where
+/// there are none, nothing is allocated.
+///
+/// # Errors
+/// The first value that is not of its type; the document is then untouched.
+pub fn prune<'a>(ty: impl Into<Type<'a>>, value: &mut Value) -> Result<Vec<String>, Mismatch> {
+    let ty = ty.into();
+    let mut mismatch = None;
+    let mut has_unknown = false;
+    check(ty, value, &mut |at, problem| match problem {
+        Problem::UnknownField => has_unknown = true,
+        problem if mismatch.is_none() => {
+            mismatch = Some(Mismatch {
+                path: at.to_string(),
+                message: problem.decoder_message(at),
+            });
+        }
+        _ => {}
+    });
+    if let Some(mismatch) = mismatch {
+        return Err(mismatch);
+    }
     let mut removed = Vec::new();
-    prune_at(ty, value, &At::ROOT, &mut removed);
-    removed
+    if has_unknown {
+        prune_at(ty, value, &At::ROOT, &mut removed);
+    }
+    Ok(removed)
 }
 
 fn prune_at(ty: Type<'_>, value: &mut Value, at: &At<'_>, removed: &mut Vec<String>) {

@@ -28,10 +28,13 @@ pub enum StrictError {
 ///
 /// # Errors
 /// When the bytes are no JSON.
-pub fn decode(ty: Type<'_>, json: &[u8]) -> Result<(Value, Vec<StrictError>), serde_json::Error> {
+pub fn decode<'a>(
+    ty: impl Into<Type<'a>>,
+    json: &[u8],
+) -> Result<(Value, Vec<StrictError>), serde_json::Error> {
     let mut errors = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let value = Decode::new(ty, &mut errors).deserialize(&mut reader)?;
+    let value = Decode::new(ty.into(), &mut errors).deserialize(&mut reader)?;
     reader.end()?;
     Ok((value, errors))
 }
