@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod format;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ impl fmt::Display for At<'_> {
 
 /// What is wrong in one place.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Problem<'a> {
     /// The type has no such field.
     UnknownField,
@@ -120,6 +122,11 @@ pub enum Problem<'a> {
         expected: Type<'a>,
         /// The value.
         found: &'a Value,
+    },
+    /// The string is not of the form: no base64, no time.
+    Malformed {
+        /// What the decoder of Kubernetes says.
+        why: &'a str,
     },
 }
 
@@ -131,6 +138,7 @@ impl Problem<'_> {
     pub fn decoder_message(&self, at: &At<'_>) -> String {
         match self {
             Self::UnknownField => format!("unknown field \"{at}\""),
+            Self::Malformed { why } => (*why).to_owned(),
             Self::Mismatch { expected, found } => {
                 let found = match found {
                     // The decoder shows the number that does not fit.
@@ -166,6 +174,7 @@ impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownField => f.write_str("unknown field"),
+            Self::Malformed { why } => f.write_str(why),
             Self::Mismatch { expected, found } => {
                 let expected = match expected.kind() {
                     Kind::Struct(_) | Kind::Map(_) => "object",
@@ -226,7 +235,13 @@ fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>
                 walk(item, value, &at.down(Step::Index(i), at.owner), report);
             }
         }
-        (Kind::Scalar(scalar), value) if scalar.accepts(value) => {}
+        (Kind::Scalar(scalar), value) if scalar.accepts(value) => {
+            if let Value::String(text) = value
+                && let Err(why) = format::check(scalar.format, text)
+            {
+                report(at, Problem::Malformed { why: &why });
+            }
+        }
         (_, found) => report(
             at,
             Problem::Mismatch {
