@@ -8,7 +8,9 @@
 //! - [`body`]: the one body type that requests and answers are made of.
 
 pub mod body;
+mod clock;
 mod error;
+mod executor;
 mod files;
 pub mod kubeconfig;
 pub mod listener;

@@ -13,11 +13,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use orlop_core::env::{CancelToken, Env};
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tower_service::Service;
 
+use super::prefixed::Prefixed;
 use crate::Error;
 use crate::body::{Body, BoxError};
+use crate::executor::ConnectionTasks;
+
+/// How many bytes tell HTTP/2 (`PRI * HTTP/2.0`) from a request line.
+const SNIFF: usize = 3;
 
 /// The version of HTTP that client and server agreed on while they shook hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,14 +161,39 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService + Sync,
 {
-    let streams = StreamTasks {
-        env: env.clone(),
-        ended: CancelToken::new(),
+    let (streams, _end) = ConnectionTasks::new(env);
+    // hyper's own look at the first bytes waits for them without a limit.
+    let first = async {
+        let mut io = io;
+        let mut first = [0; SNIFF];
+        io.read_exact(&mut first).await.map(|_| (first, io))
     };
-    let _end = CancelOnDrop(streams.ended.clone());
+    let first: BoxFuture<'static, std::io::Result<([u8; SNIFF], IO)>> = Box::pin(first);
+    let first = async {
+        if limits.header_read_timeout.is_zero() {
+            return first.await;
+        }
+        env.timeout(limits.header_read_timeout, first)
+            .await
+            .unwrap_or(Err(std::io::ErrorKind::TimedOut.into()))
+    };
+    let (first, io) = match cancel.run(first).await {
+        // A client that has said nothing is not waited for at shutdown.
+        None => return Ok(()),
+        Some(Ok(read)) => read,
+        // It has gone without a word, as idle connections and probes do.
+        Some(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+        Some(Err(error)) => return Err(Error::network("first bytes of a connection")(error)),
+    };
     let builder = builder(streams, limits);
+    let builder = if &first == b"PRI" {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    };
+    let io = TokioIo::new(Prefixed::new(first, io));
     let connection = builder
-        .serve_connection_with_upgrades(TokioIo::new(io), Adapter { peer, service })
+        .serve_connection_with_upgrades(io, Adapter { peer, service })
         .into_owned();
     // A type of its own, so that what is in it need not be looked through again by whoever spawns this.
     let connection: BoxFuture<'static, Result<(), Error>> = Box::pin(drain(
@@ -177,7 +207,7 @@ where
 
 /// Runs a connection until it ends, or is told to and its requests in flight have ended or had their time.
 async fn drain<IO, S>(
-    connection: auto::UpgradeableConnection<'static, TokioIo<IO>, Adapter<S>, StreamTasks>,
+    connection: auto::UpgradeableConnection<'static, TokioIo<IO>, Adapter<S>, ConnectionTasks>,
     limit: Duration,
     env: Env,
     cancel: CancelToken,
@@ -225,7 +255,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Adapter<S> {
     }
 }
 
-fn builder(streams: StreamTasks, limits: &ConnectionLimits) -> auto::Builder<StreamTasks> {
+fn builder(streams: ConnectionTasks, limits: &ConnectionLimits) -> auto::Builder<ConnectionTasks> {
     let mut builder = auto::Builder::new(streams);
     let mut http1 = builder.http1();
     http1
@@ -259,31 +289,4 @@ fn builder(streams: StreamTasks, limits: &ConnectionLimits) -> auto::Builder<Str
             .keep_alive_timeout(limits.keep_alive_timeout);
     }
     builder
-}
-
-/// Runs the streams of one HTTP/2 connection; they end with it.
-#[derive(Clone)]
-struct StreamTasks {
-    env: Env,
-    ended: CancelToken,
-}
-
-impl<F> hyper::rt::Executor<F> for StreamTasks
-where
-    F: Future + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let ended = self.ended.clone();
-        self.env.spawn("http2-stream", async move {
-            ended.run(future).await;
-        });
-    }
-}
-
-struct CancelOnDrop(CancelToken);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }

@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use orlop_core::env::Env;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::TimeProvider;
-use rustls_pki_types::UnixTime;
 
 use crate::Error;
+use crate::clock::Clock;
 use crate::pki::{ClientVerifier, KeyAndCertificate};
 
 /// The protocols that a listener offers, the one that it prefers first.
@@ -94,16 +92,5 @@ impl fmt::Debug for Certificate {
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.read().clone())
-    }
-}
-
-/// The wall clock of the environment, by which certificates are judged.
-#[derive(Debug)]
-struct Clock(Env);
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.0.wall().as_second()).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
