@@ -14,12 +14,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orlop_core::env::Moment;
 use orlop_core::revision::Revision;
 use orlop_core::store::{Change, Commit, KeyRange, KeyValue, LeaseId, Op, StoreError, Txn};
 
 use self::history::History;
-pub(crate) use self::lease::{Lease, LeaseState, Leases};
+pub(crate) use self::lease::Leases;
 use self::slab::Slab;
 
 /// The first revision: that of an empty store.
@@ -392,8 +391,8 @@ impl Index {
             .map(|commits| commits.take(left.min(limit)))
     }
 
-    /// Marks history before a revision as gone. [`trim`](Self::trim) then drops it.
-    pub(crate) fn compact(&mut self, revision: u64) -> Result<(), StoreError> {
+    /// Whether history before a revision can be given up.
+    pub(crate) fn can_compact(&self, revision: u64) -> Result<(), StoreError> {
         if revision > self.visible {
             return Err(StoreError::FutureRevision {
                 requested: Revision(revision),
@@ -403,6 +402,12 @@ impl Index {
         if revision <= self.oldest {
             return Err(self.compacted(revision));
         }
+        Ok(())
+    }
+
+    /// Marks history before a revision as gone. [`trim`](Self::trim) then drops it.
+    pub(crate) fn compact(&mut self, revision: u64) -> Result<(), StoreError> {
+        self.can_compact(revision)?;
         self.oldest = revision;
         Ok(())
     }
@@ -523,19 +528,18 @@ impl Index {
 
     /// The keys of a range that are there in the newest state.
     fn live_keys(&self, keys: &KeyRange) -> Vec<Bytes> {
+        // The latest version, not the one at the newest revision: the transaction itself may have deleted the key already.
+        let live = |slot: u32| self.entries.get(slot).latest.live.is_some();
         if let KeyRange::Key(key) = keys {
-            return self
-                .get(key, self.newest)
-                .map(|kv| kv.key)
-                .into_iter()
-                .collect();
+            let there = self.by_key.get(key).is_some_and(|&slot| live(slot));
+            return there.then(|| key.clone()).into_iter().collect();
         }
         let Some(bounds) = bounds_after(keys, None) else {
             return Vec::new();
         };
         self.ordered
             .range(bounds)
-            .filter(|&(_, &slot)| self.entries.get(slot).latest.live.is_some())
+            .filter(|&(_, &slot)| live(slot))
             .map(|(key, _)| key.clone())
             .collect()
     }
@@ -562,11 +566,6 @@ impl Index {
         let entry = self.entries.remove(slot);
         self.by_key.remove(&entry.key);
         self.ordered.remove(&entry.key);
-    }
-
-    /// Makes a lease usable, from now on.
-    pub(crate) fn lease_granted(&mut self, lease: LeaseId, now: Moment) {
-        self.leases.granted(lease, now);
     }
 }
 
