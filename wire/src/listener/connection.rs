@@ -21,8 +21,8 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::executor::ConnectionTasks;
 
-/// How many bytes tell HTTP/2 (`PRI * HTTP/2.0`) from a request line.
-const SNIFF: usize = 3;
+/// What an HTTP/2 client says first. Its first three bytes tell it from a request line.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The version of HTTP that client and server agreed on while they shook hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +165,15 @@ where
     // hyper's own look at the first bytes waits for them without a limit.
     let first = async {
         let mut io = io;
-        let mut first = [0; SNIFF];
-        io.read_exact(&mut first).await.map(|_| (first, io))
+        let mut first = vec![0; 3];
+        io.read_exact(&mut first).await?;
+        if PREFACE.starts_with(&first) {
+            first.resize(PREFACE.len(), 0);
+            io.read_exact(&mut first[3..]).await?;
+        }
+        Ok((Bytes::from(first), io))
     };
-    let first: BoxFuture<'static, std::io::Result<([u8; SNIFF], IO)>> = Box::pin(first);
+    let first: BoxFuture<'static, std::io::Result<(Bytes, IO)>> = Box::pin(first);
     let first = async {
         if limits.header_read_timeout.is_zero() {
             return first.await;
@@ -186,7 +191,7 @@ where
         Some(Err(error)) => return Err(Error::network("first bytes of a connection")(error)),
     };
     let builder = builder(streams, limits);
-    let builder = if &first == b"PRI" {
+    let builder = if first == PREFACE {
         builder.http2_only()
     } else {
         builder.http1_only()

@@ -27,6 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use orlop_core::env::{CancelToken, Env, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -222,7 +223,7 @@ pub(crate) fn keep_alive(stream: &TcpStream, after: Duration) -> io::Result<()> 
     Ok(())
 }
 
-type TlsStream = tokio_rustls::server::TlsStream<Prefixed<TcpStream, SNIFF>>;
+type TlsStream = tokio_rustls::server::TlsStream<Prefixed<TcpStream>>;
 
 /// Shakes hands; `None` for a client that was told that this is no plain HTTP.
 async fn handshake(tls: &ServerTls, mut stream: TcpStream) -> Result<Option<TlsStream>, Error> {
@@ -251,7 +252,8 @@ async fn handshake(tls: &ServerTls, mut stream: TcpStream) -> Result<Option<TlsS
             .map_err(Error::network("plain HTTP on a TLS port"))?;
         return Ok(None);
     }
-    let accept = TlsAcceptor::from(tls.config()).accept(Prefixed::new(first, stream));
+    let accept = TlsAcceptor::from(tls.config())
+        .accept(Prefixed::new(Bytes::copy_from_slice(&first), stream));
     accept
         .await
         .map(Some)

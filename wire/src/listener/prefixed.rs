@@ -4,45 +4,39 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gives back some bytes before it reads on.
 #[derive(Debug)]
-pub(super) struct Prefixed<IO, const N: usize> {
-    prefix: [u8; N],
-    given: usize,
+pub(super) struct Prefixed<IO> {
+    prefix: Bytes,
     io: IO,
 }
 
-impl<IO, const N: usize> Prefixed<IO, N> {
-    pub(super) fn new(prefix: [u8; N], io: IO) -> Self {
-        Self {
-            prefix,
-            given: 0,
-            io,
-        }
+impl<IO> Prefixed<IO> {
+    pub(super) fn new(prefix: Bytes, io: IO) -> Self {
+        Self { prefix, io }
     }
 }
 
-impl<IO: AsyncRead + Unpin, const N: usize> AsyncRead for Prefixed<IO, N> {
+impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let rest = &this.prefix[this.given..];
-        if rest.is_empty() {
+        if this.prefix.is_empty() {
             return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        let count = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..count]);
-        this.given += count;
+        let count = this.prefix.len().min(buf.remaining());
+        buf.put_slice(&this.prefix.split_to(count));
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite + Unpin, const N: usize> AsyncWrite for Prefixed<IO, N> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Prefixed<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

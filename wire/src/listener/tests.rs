@@ -432,6 +432,9 @@ async fn connections_are_bounded_and_the_silent_are_dropped() {
     let silent = TcpStream::connect(server.address).await.unwrap();
     let mut mute = server.connect(&["http/1.1"], None).await.unwrap();
     assert_eq!(mute.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let mut slow = server.connect(&["h2"], None).await.unwrap();
+    slow.write_all(b"PRI * ").await.unwrap();
+    assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0);
     let mut sender = http1(server.connect(&["http/1.1"], None).await.unwrap()).await;
     assert!(sender.send_request(get("/")).await.is_ok());
     drop((silent, sender));

@@ -312,7 +312,7 @@ fn escape(c: char) -> String {
             // Writing to a string does not fail.
             let _ = match code {
                 ..=0xff => write!(text, "\\x{code:02X}"),
-                ..=0xffff => write!(text, "\\u{code:04X}"),
+                0x100..=0xffff => write!(text, "\\u{code:04X}"),
                 _ => write!(text, "\\U{code:08X}"),
             };
             return text;
