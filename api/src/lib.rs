@@ -1,11 +1,14 @@
 //! What Kubernetes knows of its kinds: types, schemas, defaults, validation, tables, discovery and the protobuf transcoder.
 
 pub mod discovery;
+mod doc;
 mod error;
+pub mod fields;
 pub mod openapi;
 pub mod protobuf;
 pub mod resources;
 pub mod schema;
+pub mod table;
 
 pub use error::Error;
 
