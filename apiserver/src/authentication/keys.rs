@@ -421,6 +421,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_openssl_are_read() {
+        // `openssl ecparam -name prime256v1 -genkey -noout`, and its public half by `openssl pkey -pubout`.
+        const PRIVATE: &str = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIDlM7MOJ2UfNXX8ZscCtA9UJbw+vkDlvpAHqywtACHHCoAoGCCqGSM49\nAwEHoUQDQgAEFiFgJ9Z3kYnh8mknua4L/luVNClNLG+l6uN+VbNNSFaw/x//+KVK\npqWWwBOKLcr9TNX0Nlxf+QwKLZlf0vIWcw==\n-----END EC PRIVATE KEY-----\n";
+        const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFiFgJ9Z3kYnh8mknua4L/luVNClN\nLG+l6uN+VbNNSFaw/x//+KVKpqWWwBOKLcr9TNX0Nlxf+QwKLZlf0vIWcw==\n-----END PUBLIC KEY-----\n";
+        let key = SigningKey::from_pem(PRIVATE).unwrap();
+        assert_eq!(
+            VerifyingKey::from_pem(PUBLIC).unwrap(),
+            [key.verifying_key().clone()]
+        );
+        let signature = key.sign(b"m").unwrap();
+        assert!(key.verifying_key().verifies(b"m", &signature));
+        // `openssl rsa -pubout` of a key of 2048 bits.
+        const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAm3qaBL1CTYO72uNQLjyM\n8DuPSYDE6Wt+WyHD7O99B4ZCrLVgzPbJm4PltnVthYUXvWB3A1uR+LzB4i1zf1bU\nYgHNZseROIzPENxJvX1ZaQ52mP7lHN56ZJmHWMIEG8sQMYoevTgAccjgTd0+dDpS\nORgp/mOAcOK62MlwTWU0qNnMnPeGR2ApRbiuPehORKT0Am8LhScIUJNYYtJjvFCM\ndO8nNpYApdnDTA2/3/14H9L/WiEuoGg0e4MLrczoIxX7r70xth6Mcy33AU+KiUYH\n0iYMBYFVhI+GHUH2glYLmAjd0CFQaInAXvJQfIwRLOwUKhDCIBHGKBYPySpqbEQ5\nEQIDAQAB\n-----END PUBLIC KEY-----\n";
+        let rsa = VerifyingKey::from_pem(RSA_PUBLIC).unwrap().remove(0);
+        assert_eq!(rsa.algorithm(), "RS256");
+        let jwk = rsa.jwk();
+        assert_eq!(jwk["e"], "AQAB");
+        assert_eq!(
+            URL_SAFE_NO_PAD
+                .decode(jwk["n"].as_str().unwrap())
+                .unwrap()
+                .len(),
+            256
+        );
+        assert!(!rsa.verifies(b"m", &signature));
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
         assert_eq!(SigningKey::from_pem("").err(), Some(KeyError::Missing));
         assert_eq!(

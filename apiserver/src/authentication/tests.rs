@@ -381,6 +381,33 @@ fn others_learn_how_to_verify_tokens() {
     assert_eq!(discovery.keys()["keys"][0]["kid"], key.verifying_key().id());
 }
 
+#[tokio::test]
+async fn a_certificate_names_its_user() {
+    // Made with `openssl req -x509 -subj "/O=devs/O=ops/CN=ann"`.
+    const CERTIFICATE: &str = "MIIBrTCCAVOgAwIBAgIUZxSouPT6F7uviHn9tURMmCmr96QwCgYIKoZIzj0EAwIwKzENMAsGA1UECgwEZGV2czEMMAoGA1UECgwDb3BzMQwwCgYDVQQDDANhbm4wIBcNMjYxMTIzMTY0MzU2WhgPMjEyNjEwMzAxNjQzNTZaMCsxDTALBgNVBAoMBGRldnMxDDAKBgNVBAoMA29wczEMMAoGA1UEAwwDYW5uMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFiFgJ9Z3kYnh8mknua4L/luVNClNLG+l6uN+VbNNSFaw/x//+KVKpqWWwBOKLcr9TNX0Nlxf+QwKLZlf0vIWc6NTMFEwHQYDVR0OBBYEFNWMzcea+LLd+whbi5jytwe3QMyvMB8GA1UdIwQYMBaAFNWMzcea+LLd+whbi5jytwe3QMyvMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIhAN5IuudBIPqMe1N74cIQjlR08Dk3xNxsVuBDCN6v1EzeAiAkPgpkSLFaCkDpqbWOmp1YE8daKTSDc8Z/wRvd7yB4sA==";
+    let der =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, CERTIFICATE).unwrap();
+    let authentication = Authentication::new([]);
+    let credentials = Credentials {
+        client_certificates: vec![der],
+        ..Credentials::default()
+    };
+    let ann = authentication
+        .authenticate(&credentials)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (ann.name.as_str(), ann.groups.join(",")),
+        ("ann", "devs,ops,system:authenticated".to_owned())
+    );
+    assert_eq!(
+        ann.extra["authentication.kubernetes.io/credential-id"][0].len(),
+        "X509SHA256=".len() + 64
+    );
+    assert!(certificate_user(b"no certificate").is_err());
+}
+
 /// Allows impersonation of what has a name in the list.
 struct Names(&'static [&'static str]);
 
