@@ -168,35 +168,4 @@ impl Store for MemoryStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    use orlop_core::conformance::store::{Subject, store};
-    use orlop_core::env::SimEnv;
-    use orlop_core::env::SimOptions;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn conforms_on_real_time() {
-        let env = Env::tokio();
-        store(|| async { Subject::new(Arc::new(MemoryStore::new(env.clone())), env.clone()) })
-            .await;
-    }
-
-    #[test]
-    fn conforms_on_virtual_time() {
-        for seed in 0..4 {
-            let sim = SimEnv::with_options(SimOptions {
-                seed,
-                shuffle: seed > 0,
-                ..SimOptions::default()
-            });
-            let env = sim.env();
-            sim.block_on(async move {
-                store(|| async {
-                    Subject::new(Arc::new(MemoryStore::new(env.clone())), env.clone())
-                })
-                .await;
-            });
-        }
-    }
-}
+mod tests;

@@ -125,9 +125,7 @@ impl Hub {
                     return false;
                 }
                 reached = offered + commits.len() as u64;
-                let mut revision = offered;
-                for commit in commits {
-                    revision += 1;
+                for (revision, commit) in (offered + 1..).zip(commits) {
                     for change in commit.iter() {
                         registry.interested(change.key(), |slot| {
                             if slot.mark(revision) {

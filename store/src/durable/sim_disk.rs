@@ -153,6 +153,14 @@ impl SimDisk {
         self.0.lock().syncs
     }
 
+    /// The process is killed and the machine is not: everything that was written can be read, synced or not.
+    pub(super) fn kill(&self) {
+        let mut state = self.0.lock();
+        state.lives = u64::MAX;
+        state.fail_syncs = 0;
+        state.fail_writes = 0;
+    }
+
     /// The power goes, and comes back: of what was not synced, some is there.
     pub(super) fn crash(&self) {
         let mut state = self.0.lock();
@@ -307,7 +315,8 @@ impl DiskFile for SimFile {
             // The file itself is out of the table while it is worked on.
             let full = state.used() + file.seen.len() as u64 + grows > state.capacity;
             let fails = state.fail_writes > 0;
-            let written = if dies || full || fails {
+            // The worst failure is one that wrote everything all the same.
+            let written = if dies || full {
                 state.random() as usize % (bytes.len() + 1)
             } else {
                 bytes.len()

@@ -299,6 +299,53 @@ async fn a_failed_write_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_failed_write_does_not_come_back() {
+    for seed in 0..16 {
+        let disk = SimDisk::new(seed);
+        let store = open(&disk, &small()).expect("a store");
+        store.commit(put("/a", "1")).await.expect("a commit");
+        disk.fail_next_write();
+        let failed = store.commit(put("/a", "2")).await;
+        assert!(
+            matches!(failed, Err(StoreError::Unavailable(_))),
+            "{failed:?}"
+        );
+        drop(store);
+        if seed % 2 == 0 {
+            disk.crash();
+        }
+        let store = open(&disk, &small()).expect("the store again");
+        assert_eq!(value(&store, "/a").await.as_deref(), Some(b"1".as_ref()));
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_after_a_kill_outlives_a_crash() {
+    let mut seen = 0;
+    for seed in 0..64 {
+        let disk = SimDisk::new(seed);
+        let store = open(&disk, &small()).expect("a store");
+        // The write is done, and the disk dies in the sync.
+        disk.die_after(2);
+        let lost = store.commit(put("/a", "1")).await;
+        assert!(
+            matches!(lost, Err(StoreError::OutcomeUnknown(_))),
+            "{lost:?}"
+        );
+        drop(store);
+        disk.kill();
+        let store = open(&disk, &small()).expect("the store again");
+        let found = value(&store, "/a").await;
+        drop(store);
+        disk.crash();
+        let store = open(&disk, &small()).expect("the store once more");
+        assert_eq!(value(&store, "/a").await, found);
+        seen += u32::from(found.is_some());
+    }
+    assert!(seen > 0, "the write never stayed");
+}
+
+#[tokio::test]
 async fn after_a_failed_sync_nothing_is_written() {
     let disk = SimDisk::new(7);
     let store = open(&disk, &small()).expect("a store");
@@ -526,12 +573,12 @@ async fn expired_leases_go_also_after_a_restart() {
 
 /// Runs transactions over a disk that dies again and again. Everything that was acknowledged must be there, and nothing that was
 /// refused.
-async fn crashes(seed: u64, rounds: Vec<(u64, Vec<Vec<Txn>>)>, options: &DurableOptions) {
+async fn crashes(seed: u64, rounds: Vec<(u64, bool, Vec<Vec<Txn>>)>, options: &DurableOptions) {
     let disk = SimDisk::new(seed);
     let mut model = Model::new();
     // What may or may not be there, after what is.
     let mut unknown: Vec<Txn> = Vec::new();
-    for (lives, groups) in rounds {
+    for (lives, killed, groups) in rounds {
         disk.die_after(lives);
         match open(&disk, options) {
             Ok(store) => {
@@ -576,7 +623,11 @@ async fn crashes(seed: u64, rounds: Vec<(u64, Vec<Vec<Txn>>)>, options: &Durable
             Err(StoreError::Unavailable(_)) => {}
             Err(error) => panic!("a crash left what cannot be opened: {error}"),
         }
-        disk.crash();
+        if killed {
+            disk.kill();
+        } else {
+            disk.crash();
+        }
     }
     let store = open(&disk, options).expect("the disk is well");
     settle(&store, &mut model, &mut unknown).await;
@@ -610,7 +661,7 @@ proptest! {
     fn survives_crashes(
         seed: u64,
         rounds in proptest::collection::vec(
-            (1..120u64, proptest::collection::vec(proptest::collection::vec(txn(), 1..6), 1..12)),
+            (1..120u64, any::<bool>(), proptest::collection::vec(proptest::collection::vec(txn(), 1..6), 1..12)),
             1..6,
         ),
     ) {
