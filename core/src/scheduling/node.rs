@@ -67,6 +67,21 @@ impl NodeInfo {
         })
     }
 
+    /// A node of which nothing but the name is known.
+    #[must_use]
+    pub fn named(name: &Arc<str>) -> Self {
+        Self {
+            name: name.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            taints: Arc::from([]),
+            unschedulable: false,
+            allocatable: Resources::default(),
+            images: Vec::new(),
+            conditions: Vec::new(),
+        }
+    }
+
     /// A node from a JSON document; for tests and simulations.
     ///
     /// # Errors

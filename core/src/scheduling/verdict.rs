@@ -169,6 +169,15 @@ pub struct RejectionId(u32);
 #[derive(Clone, Debug, Default)]
 pub struct Rejections(Vec<Rejection>);
 
+impl<'a> IntoIterator for &'a Rejections {
+    type Item = &'a Rejection;
+    type IntoIter = std::slice::Iter<'a, Rejection>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 impl Rejections {
     /// Keeps a refusal, or finds it.
     pub fn intern(&mut self, plugin: usize, verdict: Verdict) -> RejectionId {
@@ -188,6 +197,17 @@ impl Rejections {
     #[must_use]
     pub fn get(&self, id: RejectionId) -> &Rejection {
         &self.0[id.0 as usize - 1]
+    }
+
+    /// The refusal behind a mark of [`Candidates`]; `None` for zero.
+    #[must_use]
+    pub fn by_mark(&self, mark: u32) -> Option<&Rejection> {
+        self.0.get((mark as usize).checked_sub(1)?)
+    }
+
+    /// All, in the order in which they were given.
+    pub fn iter(&self) -> std::slice::Iter<'_, Rejection> {
+        self.0.iter()
     }
 
     /// Forgets all and keeps the memory.
@@ -270,6 +290,31 @@ impl<'a> Candidates<'a> {
             {
                 *mark = id;
             }
+        }
+    }
+
+    /// Asks for each row that is still in whether it shall go, and as what kind of refusal; each kind is made a verdict of once.
+    pub fn judge_kinds<K: Copy + PartialEq>(
+        &mut self,
+        mut kind: impl FnMut(usize) -> Option<K>,
+        mut verdict: impl FnMut(K) -> Verdict,
+    ) {
+        let mut known: Vec<(K, u32)> = Vec::new();
+        for (offset, mark) in self.marks.iter_mut().enumerate() {
+            if *mark != 0 {
+                continue;
+            }
+            let Some(kind) = kind(self.first + offset) else {
+                continue;
+            };
+            *mark = match known.iter().find(|(known, _)| *known == kind) {
+                Some((_, id)) => *id,
+                None => {
+                    let id = self.rejections.intern(self.plugin, verdict(kind)).0;
+                    known.push((kind, id));
+                    id
+                }
+            };
         }
     }
 
