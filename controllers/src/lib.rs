@@ -47,7 +47,13 @@
 
 mod common;
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod garbage_collector;
 pub mod manager;
+pub mod namespace;
 pub mod replicaset;
+pub mod root_ca;
+pub mod serviceaccount;
 #[cfg(test)]
 mod testing;

@@ -22,13 +22,37 @@ where
     F: FnOnce(World) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    run_after(Vec::new(), controllers, test);
+}
+
+/// The same, with objects that were there before the controllers began.
+pub(crate) fn run_after<F, Fut>(
+    there: Vec<(Resource, Value)>,
+    controllers: Vec<Arc<dyn Controller>>,
+    test: F,
+) where
+    F: FnOnce(World) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
     // In an order that differs from the order in which things happened.
     let sim = SimEnv::with_options(SimOptions {
         seed: 7,
         shuffle: true,
         ..SimOptions::default()
     });
-    let world = World::new(&sim, controllers);
+    let api = FakeApi::new(sim.env());
+    let client = api.client();
+    sim.block_on(async move {
+        for (resource, object) in there {
+            client
+                .resource(&resource)
+                .namespace("default")
+                .create(&object)
+                .await
+                .unwrap();
+        }
+    });
+    let world = World::new(&sim, api, controllers);
     sim.block_on(test(world));
 }
 
@@ -42,9 +66,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(sim: &SimEnv, controllers: Vec<Arc<dyn Controller>>) -> Self {
+    fn new(sim: &SimEnv, api: FakeApi, controllers: Vec<Arc<dyn Controller>>) -> Self {
         let env = sim.env();
-        let api = FakeApi::new(env.clone());
         let group = Arc::new(TaskGroup::new(env.clone()));
         let client = api.client();
         let mut builder = ControllerManager::builder(move |_| client.clone(), env.clone());

@@ -130,6 +130,7 @@ pub type Mapper = Arc<dyn Fn(&Context, &Notice) -> Vec<ObjectKey> + Send + Sync>
 #[derive(Clone, Default)]
 pub struct Interests {
     subject: Option<Resource>,
+    owned: Vec<Resource>,
     watches: Vec<(Scope, Mapper)>,
     reads: Vec<Scope>,
 }
@@ -168,9 +169,10 @@ impl Interests {
     /// Objects that the controller makes for its subjects: a change of one is work for the subject that manages it (by its controller
     /// reference), for both when the manager changed. Call it after [`for_each`](Self::for_each).
     #[must_use]
-    pub fn owns(self, resource: impl Into<Owned>) -> Self {
+    pub fn owns(mut self, resource: impl Into<Owned>) -> Self {
         let owner = self.subject.clone();
         let Owned(resource) = resource.into();
+        self.owned.push(resource.clone());
         self.watches(resource, move |_, notice| match &owner {
             Some(owner) => owner_keys(owner, notice),
             None => Vec::new(),
@@ -202,6 +204,12 @@ impl Interests {
     #[must_use]
     pub fn subject(&self) -> Option<&Resource> {
         self.subject.as_ref()
+    }
+
+    /// What the controller makes for its subjects.
+    #[must_use]
+    pub fn owned(&self) -> &[Resource] {
+        &self.owned
     }
 
     /// What is watched, with the functions.
@@ -377,9 +385,13 @@ pub fn controller_reference(owner: &Object) -> OwnerReference {
 /// Brings the world nearer to what objects ask for; see the [module](self).
 #[async_trait]
 pub trait Controller: Send + Sync + 'static {
-    /// The controller's name: of its queue and its metrics, and of the identity in which it asks the API. Kubernetes' own end in
-    /// `-controller`.
+    /// The controller's name: of its queue and its metrics. Kubernetes' own end in `-controller`.
     fn name(&self) -> &str;
+
+    /// The identity in which it asks the API: its service account in `kube-system`. Its name, where Kubernetes has no other.
+    fn identity(&self) -> &str {
+        self.name()
+    }
 
     /// What it is about. Asked once.
     fn interests(&self) -> Interests;

@@ -5,6 +5,7 @@ pub(crate) mod expectations;
 pub(crate) mod ownership;
 pub(crate) mod pods;
 pub(crate) mod resources;
+pub(crate) mod services;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};

@@ -28,7 +28,10 @@ use prometheus_client::registry::Registry;
 
 pub use self::catalog::{Catalog, FixedCatalog};
 
-use crate::{deployment, replicaset};
+use crate::{
+    deployment, endpoints, endpointslice, garbage_collector, namespace, replicaset, root_ca,
+    serviceaccount,
+};
 
 /// The identity for which the manager asks a client for its informers and its lease; Kubernetes' `system:kube-controller-manager`, which
 /// may list and watch everything.
@@ -154,7 +157,15 @@ impl Builder {
             all.extend([
                 Arc::new(deployment::DeploymentController::new()) as Arc<dyn Controller>,
                 Arc::new(replicaset::ReplicaSetController::new()),
+                Arc::new(endpoints::EndpointsController::new()),
+                Arc::new(endpointslice::EndpointSliceController::new()),
+                Arc::new(namespace::NamespaceController::new(catalog.clone())),
+                Arc::new(garbage_collector::GarbageCollector::new(catalog)),
+                Arc::new(serviceaccount::ServiceAccountController::new()),
             ]);
+            if let Some(pem) = self.root_ca {
+                all.push(Arc::new(root_ca::RootCaPublisher::new(pem)));
+            }
         }
         let mut controllers: BTreeMap<String, Arc<dyn Controller>> = BTreeMap::new();
         for controller in all {
@@ -200,7 +211,7 @@ impl fmt::Debug for ControllerManager {
 }
 
 impl ControllerManager {
-    /// Begins with nothing. `client_for` gives a client for an identity: a controller's name (for which Kubernetes has a service account in
+    /// Begins with nothing. `client_for` gives a client for an identity: a controller's (the service account in
     /// `kube-system`), or [`MANAGER_IDENTITY`].
     pub fn builder(
         client_for: impl Fn(&str) -> Arc<dyn Client> + Send + Sync + 'static,
@@ -220,7 +231,7 @@ impl ControllerManager {
         }
     }
 
-    /// The names of the controllers, which are the identities that they need.
+    /// The names of the controllers.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.controllers
@@ -255,7 +266,7 @@ impl ControllerManager {
         let mut running = Vec::new();
         for controller in &self.controllers {
             let name = controller.name();
-            let client = (self.client_for)(name);
+            let client = (self.client_for)(controller.identity());
             let queue = match &self.metrics {
                 Some(metrics) => WorkQueue::with_metrics(
                     self.env.clone(),
