@@ -9,6 +9,7 @@ pub mod protobuf;
 pub mod resources;
 pub mod schema;
 pub mod table;
+pub mod typed;
 
 pub use error::Error;
 
