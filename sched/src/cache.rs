@@ -31,6 +31,8 @@ pub struct Cache {
     /// Assumed pods whose binding is through and that the API did not confirm yet, with the end of our patience.
     unconfirmed: BTreeMap<ObjectKey, Moment>,
     assumed: usize,
+    /// How many nodes are there.
+    there: usize,
     /// Nodes that changed since the last snapshot, in the order in which they did.
     changed: Vec<Arc<str>>,
     /// Whether nodes came, went or moved to another zone.
@@ -71,8 +73,8 @@ impl Cache {
 
     /// How many nodes there are.
     #[must_use]
-    pub fn node_count(&self) -> usize {
-        self.nodes.values().filter(|node| node.there).count()
+    pub const fn node_count(&self) -> usize {
+        self.there
     }
 
     /// How many pods there are, assumed ones among them.
@@ -124,6 +126,7 @@ impl Cache {
                 if old.is_none() {
                     node.age = self.next_age;
                     self.next_age += 1;
+                    self.there += 1;
                 }
                 node.there = true;
                 node.state.set_info(info);
@@ -145,6 +148,7 @@ impl Cache {
                         generation: 0,
                     },
                 );
+                self.there += 1;
                 self.reordered = true;
                 self.touch(&name);
                 None
@@ -156,6 +160,7 @@ impl Cache {
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeInfo>> {
         let node = self.nodes.get_mut(name).filter(|node| node.there)?;
         node.there = false;
+        self.there -= 1;
         let info = node.state.info().clone();
         self.reordered = true;
         self.generation += 1;

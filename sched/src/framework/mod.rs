@@ -25,7 +25,7 @@ pub struct Framework {
     plugins: Vec<Entry>,
     percentage: u32,
     points: Points,
-    /// By plug-in: the events that it asked for, if it did.
+    /// By plug-in: the events that it asked for. None of those that can refuse no pod; `None` for those that did not ask.
     registrations: Vec<Option<Vec<Registration>>>,
 }
 
@@ -124,11 +124,17 @@ impl Framework {
         }
         let registrations = plugins
             .iter()
-            .map(|entry| {
-                entry
-                    .plugin
-                    .as_enqueue_extensions()
-                    .map(|point| point.events())
+            .map(|Entry { plugin, .. }| {
+                let refuses = plugin.as_pre_enqueue().is_some()
+                    || plugin.as_pre_filter().is_some()
+                    || plugin.as_filter().is_some()
+                    || plugin.as_reserve().is_some()
+                    || plugin.as_permit().is_some()
+                    || plugin.as_pre_bind().is_some();
+                if !refuses {
+                    return Some(Vec::new());
+                }
+                plugin.as_enqueue_extensions().map(|point| point.events())
             })
             .collect();
         Ok(Self {

@@ -115,8 +115,8 @@ pub struct SchedulingQueue {
     /// The unschedulable and the gated ones.
     waiting: BTreeSet<ObjectKey>,
     gated: usize,
-    /// The pods that are being scheduled, and the first event that each has not seen.
-    in_flight: BTreeMap<ObjectKey, u64>,
+    /// By uid the pods that are being scheduled, and the first event that each has not seen.
+    in_flight: BTreeMap<Arc<str>, u64>,
     events: VecDeque<ClusterEvent>,
     /// The number of the first event that is kept.
     first_event: u64,
@@ -157,8 +157,8 @@ impl SchedulingQueue {
 
     /// Whether a pod waits here or is being scheduled.
     #[must_use]
-    pub fn knows(&self, key: &ObjectKey) -> bool {
-        self.items.contains_key(key) || self.in_flight.contains_key(key)
+    pub fn knows(&self, pod: &PodInfo) -> bool {
+        self.items.contains_key(pod.key()) || self.in_flight.contains_key(pod.uid())
     }
 
     /// A pod that waits here.
@@ -198,7 +198,7 @@ impl SchedulingQueue {
     /// A waiting pod changed.
     pub fn update(&mut self, pod: Arc<PodInfo>, now: Moment) {
         let key = pod.key().clone();
-        if self.in_flight.contains_key(&key) && !self.items.contains_key(&key) {
+        if self.in_flight.contains_key(pod.uid()) && !self.items.contains_key(&key) {
             // Its attempt shall see this when it fails.
             let event = ClusterEvent {
                 resource: EventResource::TargetPod,
@@ -276,14 +276,15 @@ impl SchedulingQueue {
         let (key, _) = self.active.pop(compare)?;
         let mut item = self.items.remove(&key)?;
         item.attempt.queued.attempts += 1;
+        let uid = item.attempt.pod().uid().clone();
         self.in_flight
-            .insert(key, self.first_event + self.events.len() as u64);
+            .insert(uid, self.first_event + self.events.len() as u64);
         Some(item.attempt)
     }
 
     /// A pod's scheduling is over; it will not come back here.
-    pub fn done(&mut self, key: &ObjectKey) {
-        self.in_flight.remove(key);
+    pub fn done(&mut self, pod: &PodInfo) {
+        self.in_flight.remove(pod.uid());
         self.trim();
     }
 
@@ -299,7 +300,7 @@ impl SchedulingQueue {
         now: Moment,
     ) {
         let key = pod.key().clone();
-        let Some(seen) = self.in_flight.remove(&key) else {
+        let Some(seen) = self.in_flight.remove(pod.uid()) else {
             return;
         };
         if self.items.contains_key(&key) {
@@ -359,6 +360,7 @@ impl SchedulingQueue {
                         .get(pod.scheduler_name())
                         .is_some_and(|(framework, set)| {
                             framework.helps(pod, item.refused_by, *set, &event)
+                                && concerns(pod, &event)
                         })
                 })
             };
@@ -438,14 +440,8 @@ impl SchedulingQueue {
         let Some(framework) = self.framework(pod) else {
             return false;
         };
-        // A change of another waiting pod is nothing to this one.
-        if event.resource == EventResource::TargetPod
-            && let Subject::Pod { new: Some(new), .. } = &event.subject
-            && new.uid() != pod.uid()
-        {
-            return false;
-        }
-        framework.helps(pod, item.refused_by, framework.interested(event), event)
+        concerns(pod, event)
+            && framework.helps(pod, item.refused_by, framework.interested(event), event)
     }
 
     /// Brings a pod back, after what is left of its back-off.
@@ -529,6 +525,21 @@ impl SchedulingQueue {
         while self.first_event < needed && self.events.pop_front().is_some() {
             self.first_event += 1;
         }
+    }
+}
+
+/// Whether an event may be something to a pod at all: a change of another waiting pod is not, nor is what the pod itself gave back.
+fn concerns(pod: &PodInfo, event: &ClusterEvent) -> bool {
+    let Subject::Pod { old, new } = &event.subject else {
+        return true;
+    };
+    let itself = new
+        .as_ref()
+        .or(old.as_ref())
+        .is_some_and(|about| about.uid() == pod.uid());
+    match event.resource {
+        EventResource::TargetPod => itself,
+        _ => !itself,
     }
 }
 

@@ -169,7 +169,7 @@ fn pods_that_went_do_not_come_back() {
     assert!(queue.pop(at(0)).is_none());
     queue.add(pod("b", 0), at(0));
     let attempt = queue.pop(at(0)).unwrap();
-    queue.done(attempt.pod().key());
+    queue.done(attempt.pod());
     fail(&mut queue, attempt, 1, at(0));
     assert_eq!(queue.depths(), Depths::default());
 }
@@ -222,7 +222,7 @@ proptest! {
                 }
                 6 if !flying.is_empty() => {
                     let attempt = flying.remove(which % flying.len());
-                    queue.done(attempt.pod().key());
+                    queue.done(attempt.pod());
                     expected.remove(attempt.pod().name());
                 }
                 _ => {}

@@ -29,7 +29,11 @@ impl Binding {
     pub(super) async fn run(mut self, room: OwnedSemaphorePermit) {
         let mut room = Some(room);
         let result = match self.wait(&mut room).await {
-            Ok(()) => self.bind().await,
+            Ok(true) => self.bind().await,
+            Ok(false) => {
+                self.give_back();
+                return;
+            }
             Err(failure) => Err(failure),
         };
         match result {
@@ -39,10 +43,10 @@ impl Binding {
         drop(room);
     }
 
-    /// Waits for the permissions that are missing. The room for a binding is given to others meanwhile: they may be who it waits for.
-    async fn wait(&mut self, room: &mut Option<OwnedSemaphorePermit>) -> Result<(), Failure> {
+    /// Waits for the permissions that are missing; false when the scheduler ends meanwhile. The room for a binding is given to others meanwhile: they may be who it waits for.
+    async fn wait(&mut self, room: &mut Option<OwnedSemaphorePermit>) -> Result<bool, Failure> {
         if self.waits.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let Self {
             shared,
@@ -53,7 +57,7 @@ impl Binding {
         } = self;
         let pod = attempt.pod();
         let Some(mut word) = shared.waiting.listen(pod.uid()) else {
-            return Ok(());
+            return Ok(true);
         };
         *room = None;
         let began = shared.env.now();
@@ -64,9 +68,7 @@ impl Binding {
             let word = pin!(word.wait_for(|word| *word != Word::Wait));
             match select(word, shared.env.sleep(time)).await {
                 Either::Left((Ok(word), _)) => word.clone(),
-                Either::Left((Err(_), _)) => {
-                    Word::Stop(String::new(), "the scheduler stops".to_owned())
-                }
+                Either::Left((Err(_), _)) => Word::Closed,
                 Either::Right(((), _)) => {
                     let reason = format!("timeout after {}s waiting on permit", time.as_secs_f64());
                     Word::Stop(framework.plugin_name(place).to_owned(), reason)
@@ -95,8 +97,9 @@ impl Binding {
             }
             Word::Go | Word::Wait => {
                 *room = shared.room.clone().acquire_owned().await.ok();
-                Ok(())
+                Ok(true)
             }
+            Word::Closed => Ok(false),
         }
     }
 
@@ -121,7 +124,7 @@ impl Binding {
         } = self;
         let (now, pod) = (shared.env.now(), attempt.pod());
         shared.cache.lock().finish_binding(pod.key(), now);
-        shared.queue.lock().done(pod.key());
+        shared.queue.lock().done(pod);
         shared
             .metrics
             .attempt(framework.name(), "scheduled", now.since(started));
@@ -136,9 +139,16 @@ impl Binding {
         );
     }
 
+    /// Gives back what was set aside and assumed for the pod.
+    fn give_back(&mut self) {
+        let pod = self.attempt.pod();
+        self.framework.unreserve(&mut self.state, pod, &self.node);
+        self.shared.forget(pod.key());
+    }
+
     async fn failed(mut self, failure: Failure) {
-        let pod = self.attempt.pod().clone();
-        self.framework.unreserve(&mut self.state, &pod, &self.node);
+        // Before the pod is in the queue again, so that what it took is free when it is tried.
+        self.give_back();
         let Self {
             shared,
             framework,
@@ -146,8 +156,6 @@ impl Binding {
             started,
             ..
         } = self;
-        // First free what it took: the event shall not bring back the pod itself only.
-        shared.forget(pod.key());
         if let Some(write) = shared.failed(&framework, attempt, &failure, started) {
             write.run().await;
         }

@@ -300,11 +300,11 @@ impl Cycle {
         let started = shared.env.now();
         let pod = attempt.pod().clone();
         let Some(framework) = shared.frameworks.get(pod.scheduler_name()).cloned() else {
-            shared.queue.lock().done(pod.key());
+            shared.queue.lock().done(&pod);
             return;
         };
         if shared.skips(&pod) {
-            shared.queue.lock().done(pod.key());
+            shared.queue.lock().done(&pod);
             return;
         }
         if attempt.number() == 1 {

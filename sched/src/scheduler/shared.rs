@@ -215,7 +215,7 @@ impl Shared {
         }
         let Some(current) = self.current(&pod) else {
             // It went, or somebody else gave it a node.
-            self.queue.lock().done(pod.key());
+            self.queue.lock().done(&pod);
             return None;
         };
         let message = failure.to_string();

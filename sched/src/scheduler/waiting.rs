@@ -14,6 +14,8 @@ pub(super) enum Word {
     Go,
     /// Which plug-in refused, and why.
     Stop(String, String),
+    /// The scheduler ends.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -99,9 +101,7 @@ impl Waiting {
     /// The scheduler stops: nobody will give a permission any more.
     pub(super) fn close(&self) {
         for entry in self.0.lock().values() {
-            entry
-                .word
-                .send_replace(Word::Stop(String::new(), "the scheduler stops".to_owned()));
+            entry.word.send_replace(Word::Closed);
         }
     }
 }

@@ -97,13 +97,10 @@ fn gone(shared: &Shared, object: &Object) {
     shared
         .waiting
         .reject(object.uid(), "", "the pod was deleted".to_owned());
-    let assumed = shared.cache.lock().is_assumed(&key);
-    // An assumed pod is its binding's, which will fail and give all back.
-    if !assumed {
-        let removed = shared.cache.lock().remove_pod(&key);
-        if let Some(pod) = removed {
-            shared.freed(pod);
-        }
+    // If its binding is still under way, that will fail and find nothing to give back.
+    let removed = shared.cache.lock().remove_pod(&key);
+    if let Some(pod) = removed {
+        shared.freed(pod);
     }
 }
 
@@ -146,7 +143,7 @@ fn waits(shared: &Shared, new: Arc<PodInfo>) {
     }
     let known = {
         let mut queue = shared.queue.lock();
-        let known = queue.knows(new.key());
+        let known = queue.knows(&new);
         if known || !new.is_terminating() {
             queue.update(new, shared.env.now());
         }
