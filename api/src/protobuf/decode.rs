@@ -1,5 +1,7 @@
 //! Bytes to JSON.
 
+use std::borrow::Cow;
+
 use orlop_core::resource::GroupVersionKind;
 use serde_json::{Map, Number, Value};
 
@@ -8,7 +10,7 @@ use super::wire::{Fault, Reader, WireType};
 use super::{MAGIC, MAX_DEPTH, forms};
 use crate::Error;
 
-pub(super) fn malformed(at: &[String], reason: Fault) -> Error {
+pub(super) fn malformed(at: &[Cow<'static, str>], reason: Fault) -> Error {
     Error::Malformed {
         at: if at.is_empty() {
             ".".to_owned()
@@ -89,7 +91,7 @@ pub(super) fn message(
 }
 
 struct Decoder {
-    at: Vec<String>,
+    at: Vec<Cow<'static, str>>,
 }
 
 impl Decoder {
@@ -114,7 +116,7 @@ impl Decoder {
                 reader.skip(wire_type).map_err(|fault| self.fault(fault))?;
                 continue;
             };
-            self.at.push(field.name.to_owned());
+            self.at.push(Cow::Borrowed(field.name));
             self.field(field, wire_type, &mut reader, object, depth)?;
             self.at.pop();
         }
@@ -138,7 +140,7 @@ impl Decoder {
                 // The parent's path is the JSON path: the message has no name there.
                 self.at.pop();
                 self.message(&table::get().messages[at], bytes, object, depth + 1)?;
-                self.at.push(String::new());
+                self.at.push(Cow::Borrowed(field.name));
             }
             Shape::Single => {
                 if let Type::Message(at) = field.ty {
@@ -220,7 +222,7 @@ impl Decoder {
                     key = reader.string().map_err(|fault| self.fault(fault))?
                 }
                 (2, wire_type) => {
-                    self.at.push(key.to_owned());
+                    self.at.push(Cow::Owned(key.to_owned()));
                     value = self.value(ty, wire_type, &mut reader, depth)?;
                     self.at.pop();
                 }

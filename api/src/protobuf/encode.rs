@@ -8,6 +8,9 @@ use super::wire::{self, WireType};
 use super::{MAGIC, MAX_DEPTH, forms};
 use crate::Error;
 
+/// The number of `items` in every list.
+const ITEMS: u32 = 2;
+
 /// The kind of an object, and its message.
 fn kind_of(object: &Map<String, Value>) -> Result<(String, String, &'static Message), Error> {
     let text = |name: &str| {
@@ -28,17 +31,64 @@ pub(super) fn envelope(object: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
     let empty = Map::new();
     let object = object.as_object().unwrap_or(&empty);
     let (api_version, kind, message) = kind_of(object)?;
+    wrap(&api_version, &kind, out, |out| {
+        self::message(message, object, out)
+    })
+}
+
+/// Magic and envelope around a message that `write` appends.
+pub(super) fn wrap(
+    api_version: &str,
+    kind: &str,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
     out.extend_from_slice(MAGIC);
     wire::put_nested(out, 1, |out| {
         wire::put_bytes(out, 1, api_version.as_bytes());
         wire::put_bytes(out, 2, kind.as_bytes());
         Ok::<_, Error>(())
     })?;
-    wire::put_nested(out, 2, |out| self::message(message, object, out))?;
+    wire::put_nested(out, 2, write)?;
     // Encoding and type of the content: none and protobuf, which Kubernetes writes as empty strings.
     wire::put_bytes(out, 3, b"");
     wire::put_bytes(out, 4, b"");
     Ok(())
+}
+
+/// The message of an object alone.
+pub(super) fn item(object: &Value) -> Result<Vec<u8>, Error> {
+    let empty = Map::new();
+    let object = object.as_object().unwrap_or(&empty);
+    let (_, _, message) = kind_of(object)?;
+    let mut out = Vec::with_capacity(512);
+    self::message(message, object, &mut out)?;
+    Ok(out)
+}
+
+/// A list of messages that are encoded already.
+pub(super) fn list<T: AsRef<[u8]>>(
+    kind: &GroupVersionKind,
+    metadata: &Value,
+    items: impl IntoIterator<Item = T>,
+) -> Result<Vec<u8>, Error> {
+    let api_version = kind.api_version();
+    let Some(message) = table::get().kind(kind) else {
+        return Err(Error::NoProtobuf {
+            api_version,
+            kind: kind.kind.to_string(),
+        });
+    };
+    let mut out = Vec::with_capacity(4096);
+    wrap(&api_version, &kind.kind, &mut out, |out| {
+        let head = Map::from_iter([("metadata".to_owned(), metadata.clone())]);
+        self::message(message, &head, out)?;
+        for item in items {
+            wire::put_bytes(out, ITEMS, item.as_ref());
+        }
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// The fields of one message, in the order of their numbers.

@@ -1,5 +1,7 @@
 //! Messages whose JSON form is not an object of their fields.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -14,7 +16,7 @@ use crate::Error;
 pub(super) fn read(
     special: Special,
     bytes: &[u8],
-    at: &[String],
+    at: &[Cow<'static, str>],
     depth: usize,
 ) -> Result<Option<Value>, Error> {
     match special {
@@ -110,7 +112,7 @@ fn strings(bytes: &[u8]) -> Result<Value, Fault> {
     Ok(Value::Array(items))
 }
 
-fn raw(bytes: &[u8], at: &[String], depth: usize) -> Result<Option<Value>, Error> {
+fn raw(bytes: &[u8], at: &[Cow<'static, str>], depth: usize) -> Result<Option<Value>, Error> {
     let mut content: &[u8] = &[];
     let mut reader = Reader::new(bytes);
     let mut scan = || -> Result<(), Fault> {

@@ -93,3 +93,24 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, Error> {
     encode::envelope(object, &mut body)?;
     Ok(body)
 }
+
+/// Encodes an object as [`encode_list`] takes it: its message alone, without the envelope that says its kind.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_item(object: &Value) -> Result<Vec<u8>, Error> {
+    encode::item(object)
+}
+
+/// Encodes a list of objects that [`encode_item`] has encoded, so that an object in many lists is encoded once. `kind` is the
+/// kind of the list, such as `PodList`.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_list<T: AsRef<[u8]>>(
+    kind: &GroupVersionKind,
+    metadata: &Value,
+    items: impl IntoIterator<Item = T>,
+) -> Result<Vec<u8>, Error> {
+    encode::list(kind, metadata, items)
+}

@@ -145,6 +145,14 @@ fn lists_and_options() {
         "items": [{"metadata": {"name": "a"}, "spec": {"nodeName": "n"}}],
     });
     assert_eq!(decode(&encode(&list).unwrap()).unwrap(), list);
+    let item = encode_item(
+        &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": "n"}}),
+    );
+    let kind = GroupVersionKind::new("", "v1", "PodList");
+    assert_eq!(
+        encode_list(&kind, &list["metadata"], [item.unwrap()]).unwrap(),
+        encode(&list).unwrap()
+    );
     // Options carry the group of the request.
     let options = json!({
         "apiVersion": "apps/v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground", "gracePeriodSeconds": 0,
@@ -291,6 +299,26 @@ fn every_built_in_kind_has_a_message_with_the_fields_of_its_schema() {
         );
     }
     assert_eq!(missing, Vec::<String>::new());
+}
+
+/// Every list has its items where `encode_list` puts them.
+#[test]
+fn items_are_field_two() {
+    for info in resources::builtin()
+        .iter()
+        .filter(|info| info.allows(resources::Verb::List))
+    {
+        let kind = GroupVersionKind {
+            kind: info.list_kind.clone(),
+            ..info.resource.gvk()
+        };
+        let field = table::get().kind(&kind).unwrap().field(2).unwrap();
+        assert_eq!(
+            (field.name, field.shape),
+            ("items", Shape::Repeated),
+            "{kind}"
+        );
+    }
 }
 
 fn collect(message: &Message, into: &mut BTreeMap<&'static str, ()>) {

@@ -1,5 +1,7 @@
 //! Watches in protobuf: frames of a length and an event.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::wire::{Reader, WireType};
@@ -73,7 +75,7 @@ impl WatchFrames {
 fn read_event(bytes: &[u8]) -> Result<Value, Error> {
     let mut reader = Reader::new(bytes);
     let mut event = Map::new();
-    let at = ["object".to_owned()];
+    let at = [Cow::Borrowed("object")];
     while !reader.is_empty() {
         let fault = |fault| decode::malformed(&[], fault);
         match reader.tag().map_err(fault)? {

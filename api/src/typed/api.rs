@@ -274,7 +274,6 @@ impl<K: Kind> Api<K> {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the error of every request")]
 fn decode<K: Kind>(object: &Object) -> Result<Arc<K>, Status> {
     object.decode().map_err(|error| {
         Status::internal(format!(
