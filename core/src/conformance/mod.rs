@@ -3,6 +3,8 @@
 //! A suite is a function that takes a way to make what is to be tested, runs all checks, and panics with the name of the first
 //! that fails.
 
+pub mod scheduling;
 pub mod store;
 
+pub use self::scheduling::scheduling;
 pub use self::store::store;

@@ -301,10 +301,10 @@ impl Framework {
             }
             fit.plugins |= by;
         }
-        if !self.points.post_filter.is_empty() {
-            if let Err(failure) = self.post_filter(pod, snapshot, scratch, &mut fit) {
-                return failure;
-            }
+        if !self.points.post_filter.is_empty()
+            && let Err(failure) = self.post_filter(pod, snapshot, scratch, &mut fit)
+        {
+            return failure;
         }
         Failure::Unfit(Box::new(fit))
     }

@@ -104,6 +104,23 @@ fn score(plugin: &dyn SchedulerPlugin, pod: &PodInfo, snapshot: &Snapshot) -> Op
 }
 
 #[test]
+fn all_are_conformant() {
+    use orlop_core::conformance::scheduling;
+    scheduling(|| Arc::new(DefaultBinder));
+    scheduling(|| Arc::new(NodeAffinity));
+    scheduling(|| Arc::new(NodeName));
+    scheduling(|| Arc::new(NodePorts));
+    scheduling(|| Arc::new(NodeResourcesFit::default()));
+    scheduling(|| Arc::new(NodeResourcesBalancedAllocation::default()));
+    scheduling(|| Arc::new(NodeUnschedulable));
+    scheduling(|| Arc::new(PrioritySort));
+    scheduling(|| Arc::new(SchedulingGates));
+    scheduling(|| Arc::new(TaintToleration));
+    let most = ScoringStrategy::MostAllocated(vec![ResourceWeight::new("example.com/gpu", 5)]);
+    scheduling(move || Arc::new(NodeResourcesFit::new(most.clone())));
+}
+
+#[test]
 fn names_and_cordons() {
     let nodes = snapshot(&[
         ("a", json!({}), &[]),
