@@ -61,7 +61,7 @@ struct Families {
     pod_attempts: Histogram,
     pod_seconds: Histograms<AttemptsLabel>,
     cache: Family<KindLabel, Gauge>,
-    refusals: Family<PluginLabels, Counter>,
+    unschedulable: Family<PluginLabels, Gauge>,
     permit_wait: Histograms<ResultLabels>,
 }
 
@@ -86,7 +86,7 @@ impl Default for SchedulerMetrics {
             pod_attempts: Histogram::new(exponential_buckets(1.0, 2.0, 5)),
             pod_seconds: Family::new_with_constructor(long),
             cache: Family::default(),
-            refusals: Family::default(),
+            unschedulable: Family::default(),
             permit_wait: Family::new_with_constructor(short),
         }))
     }
@@ -140,9 +140,9 @@ impl SchedulerMetrics {
             families.cache.clone(),
         );
         registry.register(
-            "plugin_refusals",
-            "Attempts that a plug-in was among the reasons against",
-            families.refusals.clone(),
+            "unschedulable_pods",
+            "Pods that wait for an event, by plug-in that refused them",
+            families.unschedulable.clone(),
         );
         registry.register(
             "permit_wait_duration_seconds",
@@ -193,12 +193,12 @@ impl SchedulerMetrics {
         }
     }
 
-    pub(crate) fn refused(&self, profile: &str, plugin: &str) {
+    pub(crate) fn unschedulable(&self, profile: &str, plugin: &str, pods: usize) {
         let labels = PluginLabels {
             plugin: plugin.to_owned(),
             profile: profile.to_owned(),
         };
-        self.0.refusals.get_or_create(&labels).inc();
+        self.0.unschedulable.get_or_create(&labels).set(pods as i64);
     }
 
     pub(crate) fn permit_wait(&self, profile: &str, result: &'static str, took: Duration) {

@@ -2,6 +2,8 @@
 
 mod failure;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -115,6 +115,8 @@ pub struct SchedulingQueue {
     /// The unschedulable and the gated ones.
     waiting: BTreeSet<ObjectKey>,
     gated: usize,
+    /// By profile and place of a plug-in: how many of the waiting pods it refused.
+    refusals: BTreeMap<(String, usize), usize>,
     /// By uid the pods that are being scheduled, and the first event that each has not seen.
     in_flight: BTreeMap<Arc<str>, u64>,
     events: VecDeque<ClusterEvent>,
@@ -136,6 +138,7 @@ impl SchedulingQueue {
             backoff: BTreeMap::new(),
             waiting: BTreeSet::new(),
             gated: 0,
+            refusals: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             events: VecDeque::new(),
             first_event: 0,
@@ -152,6 +155,26 @@ impl SchedulingQueue {
             backoff: self.backoff.len(),
             unschedulable: self.waiting.len() - self.gated,
             gated: self.gated,
+        }
+    }
+
+    /// How many of the pods that wait for an event each plug-in refused: profile, place of the plug-in, pods.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&str, usize, usize)> {
+        self.refusals
+            .iter()
+            .map(|((profile, place), pods)| (profile.as_str(), *place, *pods))
+    }
+
+    /// A pod waits for an event, or does so no longer.
+    fn tally(&mut self, item: &Item, waits: bool) {
+        for place in Framework::places(item.refused_by) {
+            let profile = item.attempt.pod().scheduler_name().to_owned();
+            let pods = self.refusals.entry((profile, place)).or_default();
+            *pods = if waits {
+                *pods + 1
+            } else {
+                pods.saturating_sub(1)
+            };
         }
     }
 
@@ -334,6 +357,7 @@ impl SchedulingQueue {
                 .iter()
                 .skip(skip)
                 .any(|event| self.helps(&item, event));
+        self.tally(&item, true);
         self.items.insert(key.clone(), item);
         self.waiting.insert(key.clone());
         if helped {
@@ -472,6 +496,7 @@ impl SchedulingQueue {
         if let Some(place) = held {
             item.place = Place::Gated;
             item.refused_by = 1 << place;
+            self.tally(&item, true);
             self.waiting.insert(key.clone());
             self.gated += 1;
         } else {
@@ -497,9 +522,11 @@ impl SchedulingQueue {
             }
             Place::Unschedulable => {
                 self.waiting.remove(key);
+                self.tally(&item, false);
             }
             Place::Gated => {
                 self.waiting.remove(key);
+                self.tally(&item, false);
                 self.gated -= 1;
             }
         }

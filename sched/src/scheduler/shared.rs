@@ -173,7 +173,16 @@ impl Shared {
     }
 
     pub(super) fn show_sizes(&self) {
-        self.metrics.depths(self.queue.lock().depths());
+        {
+            let queue = self.queue.lock();
+            self.metrics.depths(queue.depths());
+            for (profile, place, pods) in queue.refusals() {
+                if let Some(framework) = self.frameworks.get(profile) {
+                    self.metrics
+                        .unschedulable(profile, framework.plugin_name(place), pods);
+                }
+            }
+        }
         let cache = self.cache.lock();
         self.metrics
             .cache(cache.node_count(), cache.pod_count(), cache.assumed_count());
@@ -209,10 +218,6 @@ impl Shared {
         let pod = attempt.pod().clone();
         self.metrics
             .attempt(framework.name(), failure.result(), now.since(started));
-        for place in Framework::places(failure.plugins()) {
-            self.metrics
-                .refused(framework.name(), framework.plugin_name(place));
-        }
         let Some(current) = self.current(&pod) else {
             // It went, or somebody else gave it a node.
             self.queue.lock().done(&pod);
