@@ -32,7 +32,7 @@ use orlop_core::store::{
 use parking_lot::Mutex;
 
 use self::disk::{Directory, Disk};
-use self::log::Log;
+use self::log::{Log, refused};
 use self::queue::{Done, LeaseEvent, Queue};
 use self::record::{Decoder, Record, encode_commit, encode_compact, encode_grant, encode_revoke};
 use self::writer::{Checkpoints, Pipe, Writer};
@@ -129,6 +129,10 @@ impl DurableStore {
         options: &DurableOptions,
         env: Env,
     ) -> Result<Self, StoreError> {
+        // What is found by its name must be found again: the process before this one may have been killed between making a file and
+        // syncing its name.
+        disk.sync_names()
+            .map_err(|error| refused("the directory could not be synced", &error))?;
         let (mut index, sequence, salt, checkpoint_bytes) =
             match checkpoint::read(&*disk, options.history_bytes)? {
                 Some((mark, index, bytes)) => (index, mark.sequence, Some(mark.salt), bytes),

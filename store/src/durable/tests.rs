@@ -346,6 +346,26 @@ async fn what_was_read_after_a_kill_outlives_a_crash() {
 }
 
 #[tokio::test]
+async fn a_kill_while_the_store_is_made_costs_nothing_later() {
+    for (seed, lives) in (0..60).zip((1..12).cycle()) {
+        let disk = SimDisk::new(seed);
+        disk.die_after(lives);
+        drop(open(&disk, &small()));
+        disk.kill();
+        let store = open(&disk, &small()).expect("a store");
+        store.commit(put("/a", "1")).await.expect("a commit");
+        drop(store);
+        disk.crash();
+        let store = open(&disk, &small()).expect("the store again");
+        assert_eq!(
+            value(&store, "/a").await.as_deref(),
+            Some(b"1".as_ref()),
+            "{lives}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn after_a_failed_sync_nothing_is_written() {
     let disk = SimDisk::new(7);
     let store = open(&disk, &small()).expect("a store");
@@ -655,7 +675,7 @@ async fn settle(store: &DurableStore, model: &mut Model, unknown: &mut Vec<Txn>)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn survives_crashes(
