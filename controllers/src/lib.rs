@@ -52,6 +52,8 @@ pub mod endpointslice;
 pub mod garbage_collector;
 pub mod manager;
 pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
