@@ -1,5 +1,6 @@
 //! What Kubernetes knows of its kinds: types, schemas, defaults, validation, tables, discovery and the protobuf transcoder.
 
+pub mod defaults;
 pub mod discovery;
 mod doc;
 mod error;
@@ -8,8 +9,10 @@ pub mod openapi;
 pub mod protobuf;
 pub mod resources;
 pub mod schema;
+pub mod strategy;
 pub mod table;
 pub mod typed;
+pub mod validation;
 
 pub use error::Error;
 
