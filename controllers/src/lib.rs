@@ -50,6 +50,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
+pub mod job;
 pub mod manager;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -59,3 +60,4 @@ pub mod root_ca;
 pub mod serviceaccount;
 #[cfg(test)]
 mod testing;
+pub mod ttl_after_finished;

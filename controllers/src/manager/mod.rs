@@ -29,8 +29,8 @@ use prometheus_client::registry::Registry;
 pub use self::catalog::{Catalog, FixedCatalog};
 
 use crate::{
-    deployment, endpoints, endpointslice, garbage_collector, namespace, replicaset, root_ca,
-    serviceaccount,
+    deployment, endpoints, endpointslice, garbage_collector, job, namespace, node_lifecycle,
+    pod_gc, replicaset, root_ca, serviceaccount, ttl_after_finished,
 };
 
 /// The identity for which the manager asks a client for its informers and its lease; Kubernetes' `system:kube-controller-manager`, which
@@ -162,6 +162,11 @@ impl Builder {
                 Arc::new(namespace::NamespaceController::new(catalog.clone())),
                 Arc::new(garbage_collector::GarbageCollector::new(catalog)),
                 Arc::new(serviceaccount::ServiceAccountController::new()),
+                Arc::new(job::JobController::new()),
+                Arc::new(ttl_after_finished::TtlAfterFinishedController::new()),
+                Arc::new(node_lifecycle::NodeLifecycleController::new()),
+                Arc::new(node_lifecycle::TaintEvictionController::new()),
+                Arc::new(pod_gc::PodGarbageCollector::new()),
             ]);
             if let Some(pem) = self.root_ca {
                 all.push(Arc::new(root_ca::RootCaPublisher::new(pem)));
