@@ -13,7 +13,7 @@ use crate::scheduling::{
 };
 
 /// How many clusters a plug-in is tried on.
-const CLUSTERS: u64 = 150;
+const CLUSTERS: u64 = 60;
 
 /// Checks a scheduler plug-in on many small random clusters, the same in every run:
 ///

@@ -114,8 +114,11 @@ impl ScoringStrategy {
 
 /// `part` of `whole`, in hundredths.
 fn share(part: i64, whole: i64) -> i64 {
-    // 128 bits: bytes times a hundred may pass 64.
-    (i128::from(part) * i128::from(MAX_NODE_SCORE) / i128::from(whole)) as i64
+    match part.checked_mul(MAX_NODE_SCORE) {
+        Some(product) => product / whole,
+        // Only beyond 80 PiB: a division of 128 bits is slow.
+        None => (i128::from(part) * i128::from(MAX_NODE_SCORE) / i128::from(whole)) as i64,
+    }
 }
 
 /// The function's value, rounded towards the earlier point as integer division does.
