@@ -66,14 +66,21 @@ impl AdmissionRequest {
     /// Whether this is an operation on a resource itself (no subresource) of the group and plural name.
     #[must_use]
     pub fn is(&self, group: &str, plural: &str) -> bool {
-        self.subresource.is_empty() && self.resource.group == group && self.resource.plural == plural
+        self.subresource.is_empty()
+            && self.resource.group == group
+            && self.resource.plural == plural
     }
 
     /// A refusal of this request: 403 `Forbidden` with a reason.
     #[must_use]
     pub fn forbidden(&self, why: &str) -> Status {
         // The name may stand in the object alone, or be yet to be generated.
-        let in_object = |pointer| self.object.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let in_object = |pointer| {
+            self.object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .filter(|name| !name.is_empty())
+        };
         let name = Some(self.name.as_str())
             .filter(|name| !name.is_empty())
             .or_else(|| in_object("/metadata/name"))
@@ -87,10 +94,20 @@ impl AdmissionRequest {
 #[async_trait]
 pub trait ObjectReader: Send + Sync + 'static {
     /// An object out of the cache, which may be a moment behind.
-    async fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Object>, Status>;
+    async fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status>;
 
     /// An object as it is now, not older than any acknowledged write.
-    async fn get_live(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Object>, Status>;
+    async fn get_live(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status>;
 
     /// All objects of a resource out of the cache, in one namespace (or all, for an empty one), in order.
     async fn list(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Status>;

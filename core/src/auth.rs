@@ -39,7 +39,11 @@ impl UserInfo {
     /// A user in groups.
     #[must_use]
     pub fn new<'a>(name: &str, groups: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { name: name.to_owned(), groups: groups.into_iter().map(str::to_owned).collect(), ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            groups: groups.into_iter().map(str::to_owned).collect(),
+            ..Self::default()
+        }
     }
 
     /// The user of requests without credentials.
@@ -95,7 +99,10 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// # Errors
     /// When they are of that kind, but not valid. The next authenticator is still asked.
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError>;
+    async fn authenticate(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<UserInfo>, AuthenticationError>;
 }
 
 /// What a request is about, for an [`Authorizer`].
@@ -138,7 +145,14 @@ pub struct Attributes {
 impl Attributes {
     /// A verb on a resource of any version: its collection when `name` is empty, the cluster's when `namespace` is.
     #[must_use]
-    pub fn resource(user: &UserInfo, verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Self {
+    pub fn resource(
+        user: &UserInfo,
+        verb: &str,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
         Self {
             user: user.clone(),
             verb: verb.to_owned(),
@@ -222,6 +236,9 @@ pub trait Authorizer: Send + Sync + 'static {
     /// All that a user may do in a namespace. By default nothing is known.
     async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
         let _ = (user, namespace);
-        Rules { incomplete: true, ..Rules::default() }
+        Rules {
+            incomplete: true,
+            ..Rules::default()
+        }
     }
 }

@@ -168,7 +168,10 @@ impl Patch {
     #[must_use]
     pub const fn document(&self) -> &Value {
         match self {
-            Self::Json(value) | Self::Merge(value) | Self::Strategic(value) | Self::Apply(value) => value,
+            Self::Json(value)
+            | Self::Merge(value)
+            | Self::Strategic(value)
+            | Self::Apply(value) => value,
         }
     }
 }
@@ -293,7 +296,12 @@ impl dyn Client {
     /// Requests about one resource.
     #[must_use]
     pub fn resource<'a>(&'a self, resource: &Resource) -> ResourceClient<'a> {
-        ResourceClient { client: self, resource: resource.clone(), namespace: None, field_manager: String::new() }
+        ResourceClient {
+            client: self,
+            resource: resource.clone(),
+            namespace: None,
+            field_manager: String::new(),
+        }
     }
 }
 
@@ -310,7 +318,8 @@ impl ResourceClient<'_> {
     /// In a namespace. An empty one, and a resource without namespaces, leave it out.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
-        self.namespace = Some(namespace.to_owned()).filter(|n| !n.is_empty() && self.resource.namespaced);
+        self.namespace =
+            Some(namespace.to_owned()).filter(|n| !n.is_empty() && self.resource.namespaced);
         self
     }
 
@@ -331,7 +340,10 @@ impl ResourceClient<'_> {
     }
 
     fn write_options(&self) -> WriteOptions {
-        WriteOptions { field_manager: self.field_manager.clone(), ..WriteOptions::default() }
+        WriteOptions {
+            field_manager: self.field_manager.clone(),
+            ..WriteOptions::default()
+        }
     }
 
     async fn object(&self, target: Target, operation: Operation) -> Result<Object, Status> {
@@ -346,7 +358,11 @@ impl ResourceClient<'_> {
     /// # Errors
     /// The server's refusal, as for every method here.
     pub async fn get(&self, name: &str) -> Result<Object, Status> {
-        self.object(self.target(Some(name), None), Operation::Get(Freshness::Consistent)).await
+        self.object(
+            self.target(Some(name), None),
+            Operation::Get(Freshness::Consistent),
+        )
+        .await
     }
 
     /// Reads an object, if it is there.
@@ -366,7 +382,14 @@ impl ResourceClient<'_> {
     /// # Errors
     /// The server's refusal.
     pub async fn list(&self, options: ListOptions) -> Result<ObjectList, Status> {
-        match self.client.call(Request { target: self.target(None, None), operation: Operation::List(options) }).await? {
+        match self
+            .client
+            .call(Request {
+                target: self.target(None, None),
+                operation: Operation::List(options),
+            })
+            .await?
+        {
             Answer::List(list) => Ok(list),
             other => Err(unexpected(&other)),
         }
@@ -377,7 +400,14 @@ impl ResourceClient<'_> {
     /// # Errors
     /// The server's refusal.
     pub async fn watch(&self, options: WatchOptions) -> Result<ObjectWatch, Status> {
-        match self.client.call(Request { target: self.target(None, None), operation: Operation::Watch(options) }).await? {
+        match self
+            .client
+            .call(Request {
+                target: self.target(None, None),
+                operation: Operation::Watch(options),
+            })
+            .await?
+        {
             Answer::Watch(stream) => Ok(stream),
             other => Err(unexpected(&other)),
         }
@@ -388,7 +418,11 @@ impl ResourceClient<'_> {
     /// # Errors
     /// The server's refusal, or that the value cannot be written as JSON.
     pub async fn create(&self, object: &impl Serialize) -> Result<Object, Status> {
-        self.object(self.target(None, None), Operation::Create(self.body(object)?, self.write_options())).await
+        self.object(
+            self.target(None, None),
+            Operation::Create(self.body(object)?, self.write_options()),
+        )
+        .await
     }
 
     /// Replaces an object; its `metadata.name` says which.
@@ -411,10 +445,21 @@ impl ResourceClient<'_> {
     ///
     /// # Errors
     /// The server's refusal, or that the value cannot be written as JSON.
-    pub async fn update_at(&self, subresource: Option<&str>, object: &impl Serialize) -> Result<Object, Status> {
+    pub async fn update_at(
+        &self,
+        subresource: Option<&str>,
+        object: &impl Serialize,
+    ) -> Result<Object, Status> {
         let body = self.body(object)?;
-        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        self.object(self.target(Some(&name), subresource), Operation::Update(body, self.write_options())).await
+        let name = body["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        self.object(
+            self.target(Some(&name), subresource),
+            Operation::Update(body, self.write_options()),
+        )
+        .await
     }
 
     /// Changes an object.
@@ -437,18 +482,37 @@ impl ResourceClient<'_> {
     ///
     /// # Errors
     /// The server's refusal.
-    pub async fn patch_at(&self, name: &str, subresource: Option<&str>, patch: Patch) -> Result<Object, Status> {
-        self.object(self.target(Some(name), subresource), Operation::Patch(patch, self.write_options())).await
+    pub async fn patch_at(
+        &self,
+        name: &str,
+        subresource: Option<&str>,
+        patch: Patch,
+    ) -> Result<Object, Status> {
+        self.object(
+            self.target(Some(name), subresource),
+            Operation::Patch(patch, self.write_options()),
+        )
+        .await
     }
 
     /// Posts to a subresource of an object, such as `binding` or `eviction`. Most of them answer with a status.
     ///
     /// # Errors
     /// The server's refusal, or that the value cannot be written as JSON.
-    pub async fn create_subresource(&self, name: &str, subresource: &str, body: &impl Serialize) -> Result<Answer, Status> {
+    pub async fn create_subresource(
+        &self,
+        name: &str,
+        subresource: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer, Status> {
         let body = to_value(body)?;
         let target = self.target(Some(name), Some(subresource));
-        self.client.call(Request { target, operation: Operation::Create(body, self.write_options()) }).await
+        self.client
+            .call(Request {
+                target,
+                operation: Operation::Create(body, self.write_options()),
+            })
+            .await
     }
 
     /// Deletes an object.
@@ -457,30 +521,49 @@ impl ResourceClient<'_> {
     /// The server's refusal.
     pub async fn delete(&self, name: &str, options: DeleteOptions) -> Result<(), Status> {
         let target = self.target(Some(name), None);
-        self.client.call(Request { target, operation: Operation::Delete(options) }).await.map(|_| ())
+        self.client
+            .call(Request {
+                target,
+                operation: Operation::Delete(options),
+            })
+            .await
+            .map(|_| ())
     }
 
     /// Deletes the objects that the selectors choose.
     ///
     /// # Errors
     /// The server's refusal.
-    pub async fn delete_collection(&self, options: DeleteOptions, which: ListOptions) -> Result<(), Status> {
+    pub async fn delete_collection(
+        &self,
+        options: DeleteOptions,
+        which: ListOptions,
+    ) -> Result<(), Status> {
         let operation = Operation::DeleteCollection(options, which);
-        self.client.call(Request { target: self.target(None, None), operation }).await.map(|_| ())
+        self.client
+            .call(Request {
+                target: self.target(None, None),
+                operation,
+            })
+            .await
+            .map(|_| ())
     }
 
     fn body(&self, object: &impl Serialize) -> Result<Value, Status> {
         let mut body = to_value(object)?;
         if let Some(map) = body.as_object_mut() {
-            map.entry("apiVersion").or_insert_with(|| json!(self.resource.api_version()));
-            map.entry("kind").or_insert_with(|| json!(self.resource.kind));
+            map.entry("apiVersion")
+                .or_insert_with(|| json!(self.resource.api_version()));
+            map.entry("kind")
+                .or_insert_with(|| json!(self.resource.kind));
         }
         Ok(body)
     }
 }
 
 fn to_value(object: &impl Serialize) -> Result<Value, Status> {
-    serde_json::to_value(object).map_err(|error| Status::bad_request(format!("cannot be written as JSON: {error}")))
+    serde_json::to_value(object)
+        .map_err(|error| Status::bad_request(format!("cannot be written as JSON: {error}")))
 }
 
 fn unexpected(answer: &Answer) -> Status {

@@ -27,7 +27,11 @@ impl Path {
     /// A field below this one.
     #[must_use]
     pub fn child(&self, field: &str) -> Self {
-        if self.0.is_empty() { Self(field.to_owned()) } else { Self(format!("{}.{field}", self.0)) }
+        if self.0.is_empty() {
+            Self(field.to_owned())
+        } else {
+            Self(format!("{}.{field}", self.0))
+        }
     }
 
     /// An element of the list at this path.
@@ -130,8 +134,18 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn of(path: &Path, kind: FieldErrorKind, value: Option<String>, detail: impl Into<String>) -> Self {
-        Self { path: path.clone(), kind, value, detail: detail.into() }
+    fn of(
+        path: &Path,
+        kind: FieldErrorKind,
+        value: Option<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.clone(),
+            kind,
+            value,
+            detail: detail.into(),
+        }
     }
 
     /// `Required value`.
@@ -143,25 +157,45 @@ impl FieldError {
     /// `Invalid value: <value>: <detail>`.
     #[must_use]
     pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self::of(path, FieldErrorKind::Invalid, Some(show(&value.into())), detail)
+        Self::of(
+            path,
+            FieldErrorKind::Invalid,
+            Some(show(&value.into())),
+            detail,
+        )
     }
 
     /// `Invalid value` of the wrong JSON type.
     #[must_use]
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self::of(path, FieldErrorKind::TypeInvalid, Some(show(&value.into())), detail)
+        Self::of(
+            path,
+            FieldErrorKind::TypeInvalid,
+            Some(show(&value.into())),
+            detail,
+        )
     }
 
     /// `Duplicate value: <value>`.
     #[must_use]
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
-        Self::of(path, FieldErrorKind::Duplicate, Some(show(&value.into())), "")
+        Self::of(
+            path,
+            FieldErrorKind::Duplicate,
+            Some(show(&value.into())),
+            "",
+        )
     }
 
     /// `Not found: <value>`.
     #[must_use]
     pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
-        Self::of(path, FieldErrorKind::NotFound, Some(show(&value.into())), "")
+        Self::of(
+            path,
+            FieldErrorKind::NotFound,
+            Some(show(&value.into())),
+            "",
+        )
     }
 
     /// `Forbidden: <detail>`.
@@ -179,19 +213,34 @@ impl FieldError {
             let quoted: Vec<String> = supported.iter().map(|s| quote(s)).collect();
             format!("supported values: {}", quoted.join(", "))
         };
-        Self::of(path, FieldErrorKind::NotSupported, Some(show(&value.into())), detail)
+        Self::of(
+            path,
+            FieldErrorKind::NotSupported,
+            Some(show(&value.into())),
+            detail,
+        )
     }
 
     /// `Too long: may not be more than <max> bytes`.
     #[must_use]
     pub fn too_long(path: &Path, max: usize) -> Self {
-        Self::of(path, FieldErrorKind::TooLong, None, format!("may not be more than {max} bytes"))
+        Self::of(
+            path,
+            FieldErrorKind::TooLong,
+            None,
+            format!("may not be more than {max} bytes"),
+        )
     }
 
     /// `Too many: <actual>: must have at most <max> items`.
     #[must_use]
     pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
-        Self::of(path, FieldErrorKind::TooMany, Some(actual.to_string()), format!("must have at most {max} items"))
+        Self::of(
+            path,
+            FieldErrorKind::TooMany,
+            Some(actual.to_string()),
+            format!("must have at most {max} items"),
+        )
     }
 
     /// `Internal error: <detail>`.
@@ -246,7 +295,9 @@ pub fn quote(text: &str) -> String {
             '\u{8}' => out.push_str("\\b"),
             '\u{b}' => out.push_str("\\v"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                out.push_str(&format!("\\x{:02x}", c as u32))
+            }
             c => out.push(c),
         }
     }
@@ -265,12 +316,18 @@ mod tests {
             FieldError::invalid(&path, "C_", "must be lower case").to_string(),
             "spec.containers[0].name: Invalid value: \"C_\": must be lower case"
         );
-        assert_eq!(FieldError::required(&path, "").to_string(), "spec.containers[0].name: Required value");
+        assert_eq!(
+            FieldError::required(&path, "").to_string(),
+            "spec.containers[0].name: Required value"
+        );
         assert_eq!(
             FieldError::not_supported(&Path::new("a").key("k"), "x", &["B", "A"]).to_string(),
             "a[k]: Unsupported value: \"x\": supported values: \"B\", \"A\""
         );
-        assert_eq!(FieldError::invalid(&path, 3, "bad").message(), "Invalid value: 3: bad");
+        assert_eq!(
+            FieldError::invalid(&path, 3, "bad").message(),
+            "Invalid value: 3: bad"
+        );
         assert_eq!(quote("a\"\n\u{1}"), "\"a\\\"\\n\\x01\"");
     }
 }

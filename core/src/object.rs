@@ -29,7 +29,10 @@ impl ObjectKey {
     /// The key of an object in a namespace, or with an empty one in the cluster.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The namespace, if there is one.
@@ -107,7 +110,9 @@ impl Metadata {
     /// The owner that manages the object, if one does.
     #[must_use]
     pub fn controller(&self) -> Option<&OwnerReference> {
-        self.owner_references.iter().find(|owner| owner.controller == Some(true))
+        self.owner_references
+            .iter()
+            .find(|owner| owner.controller == Some(true))
     }
 }
 
@@ -142,13 +147,20 @@ struct Head {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No content: it may be a Secret.
-        write!(f, "{} {} @{}", self.0.head.kind, self.key(), self.0.revision)
+        write!(
+            f,
+            "{} {} @{}",
+            self.0.head.kind,
+            self.key(),
+            self.0.revision
+        )
     }
 }
 
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || (self.0.revision == other.0.revision && self.0.json == other.0.json)
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.revision == other.0.revision && self.0.json == other.0.json)
     }
 }
 
@@ -178,7 +190,11 @@ impl Object {
         let metadata: Metadata = serde_json::from_str(raw.metadata.get())?;
         // Both point into the same bytes, and the metadata begins with a brace.
         let splice = raw.metadata.get().as_ptr() as usize - json.as_ptr() as usize + 1;
-        let head = Arc::new(Head { api_version: raw.api_version, kind: raw.kind, metadata });
+        let head = Arc::new(Head {
+            api_version: raw.api_version,
+            kind: raw.kind,
+            metadata,
+        });
         Ok(Self::assemble(head, json, splice, revision))
     }
 
@@ -203,7 +219,10 @@ impl Object {
         let mut revision = Revision::ZERO;
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             if let Some(version) = metadata.remove("resourceVersion") {
-                revision = version.as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
+                revision = version
+                    .as_str()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or_default();
             }
             if metadata.is_empty() {
                 // Something has to stand behind the place where the version goes in.
@@ -214,13 +233,25 @@ impl Object {
     }
 
     fn assemble(head: Arc<Head>, json: Bytes, splice: usize, revision: Revision) -> Self {
-        Self(Arc::new(Inner { head, json, splice, revision, memo: Mutex::new(Vec::new()), whole: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            head,
+            json,
+            splice,
+            revision,
+            memo: Mutex::new(Vec::new()),
+            whole: OnceLock::new(),
+        }))
     }
 
     /// The same content at another revision: what a watcher sees of a deletion.
     #[must_use]
     pub fn with_revision(&self, revision: Revision) -> Self {
-        Self::assemble(self.0.head.clone(), self.0.json.clone(), self.0.splice, revision)
+        Self::assemble(
+            self.0.head.clone(),
+            self.0.json.clone(),
+            self.0.splice,
+            revision,
+        )
     }
 
     /// The `apiVersion`.
@@ -328,7 +359,9 @@ impl Object {
     {
         let id = TypeId::of::<T>();
         let known = |memo: &[(TypeId, Arc<dyn Any + Send + Sync>)]| {
-            memo.iter().find(|(other, _)| *other == id).and_then(|(_, value)| value.clone().downcast::<T>().ok())
+            memo.iter()
+                .find(|(other, _)| *other == id)
+                .and_then(|(_, value)| value.clone().downcast::<T>().ok())
         };
         if let Some(value) = known(&self.0.memo.lock()) {
             return Ok(value);
@@ -365,18 +398,28 @@ mod tests {
         let json = br#"{"apiVersion":"v1","data":{"metadata":"{"},"kind":"ConfigMap","metadata":{"labels":{"a":"b"},"name":"c","namespace":"d"}}"#;
         let object = Object::from_stored(Bytes::from_static(json), Revision(7)).unwrap();
         let value: Value = serde_json::from_slice(&object.json()).unwrap();
-        assert_eq!(value["metadata"], json!({"labels": {"a": "b"}, "name": "c", "namespace": "d", "resourceVersion": "7"}));
+        assert_eq!(
+            value["metadata"],
+            json!({"labels": {"a": "b"}, "name": "c", "namespace": "d", "resourceVersion": "7"})
+        );
         assert_eq!(object.key().to_string(), "d/c");
-        assert_eq!(object.with_revision(Revision(9)).value().unwrap()["metadata"]["resourceVersion"], "9");
+        assert_eq!(
+            object.with_revision(Revision(9)).value().unwrap()["metadata"]["resourceVersion"],
+            "9"
+        );
         let again = Object::from_json(&object.json()).unwrap();
         assert_eq!(again, object);
     }
 
     #[test]
     fn a_value_is_decoded_once() {
-        let object = Object::from_value(json!({"metadata": {"name": "a", "resourceVersion": "3"}})).unwrap();
+        let object =
+            Object::from_value(json!({"metadata": {"name": "a", "resourceVersion": "3"}})).unwrap();
         assert_eq!(object.revision(), Revision(3));
-        assert!(Arc::ptr_eq(&object.value().unwrap(), &object.value().unwrap()));
+        assert!(Arc::ptr_eq(
+            &object.value().unwrap(),
+            &object.value().unwrap()
+        ));
         assert!(Object::from_value(json!({"metadata": {}})).is_ok());
         assert!(Object::from_value(json!({"kind": "x"})).is_err());
         assert!(Object::from_json(b"{").is_err());

@@ -18,14 +18,22 @@ impl GroupVersionKind {
     /// A kind from static names.
     #[must_use]
     pub const fn new(group: &'static str, version: &'static str, kind: &'static str) -> Self {
-        Self { group: Cow::Borrowed(group), version: Cow::Borrowed(version), kind: Cow::Borrowed(kind) }
+        Self {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            kind: Cow::Borrowed(kind),
+        }
     }
 
     /// A kind from the two fields that every object carries.
     #[must_use]
     pub fn from_api_version(api_version: &str, kind: &str) -> Self {
         let (group, version) = split_api_version(api_version);
-        Self { group: group.to_owned().into(), version: version.to_owned().into(), kind: kind.to_owned().into() }
+        Self {
+            group: group.to_owned().into(),
+            version: version.to_owned().into(),
+            kind: kind.to_owned().into(),
+        }
     }
 
     /// The `apiVersion`: `group/version`, or the version alone for the core group.
@@ -70,13 +78,23 @@ impl Resource {
     /// assert_eq!(DEPLOYMENTS.path(Some("default")), "/apis/apps/v1/namespaces/default/deployments");
     /// ```
     #[must_use]
-    pub const fn namespaced(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str) -> Self {
+    pub const fn namespaced(
+        group: &'static str,
+        version: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+    ) -> Self {
         Self::known(group, version, plural, kind, true)
     }
 
     /// A resource whose objects belong to the cluster as a whole.
     #[must_use]
-    pub const fn cluster(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str) -> Self {
+    pub const fn cluster(
+        group: &'static str,
+        version: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+    ) -> Self {
         Self::known(group, version, plural, kind, false)
     }
 
@@ -99,7 +117,11 @@ impl Resource {
     /// The kind of its objects.
     #[must_use]
     pub fn gvk(&self) -> GroupVersionKind {
-        GroupVersionKind { group: self.group.clone(), version: self.version.clone(), kind: self.kind.clone() }
+        GroupVersionKind {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            kind: self.kind.clone(),
+        }
     }
 
     /// The `apiVersion` of its objects.
@@ -111,13 +133,21 @@ impl Resource {
     /// `plural.group`, the name that messages use; the plural alone for the core group.
     #[must_use]
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// The URL path of its collection, in one namespace or over all.
     #[must_use]
     pub fn path(&self, namespace: Option<&str>) -> String {
-        let mut path = if self.group.is_empty() { "/api/".to_owned() } else { format!("/apis/{}/", self.group) };
+        let mut path = if self.group.is_empty() {
+            "/api/".to_owned()
+        } else {
+            format!("/apis/{}/", self.group)
+        };
         path.push_str(&self.version);
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
             path.push_str("/namespaces/");
@@ -138,5 +168,9 @@ pub fn split_api_version(api_version: &str) -> (&str, &str) {
 /// Joins group and version to an `apiVersion`.
 #[must_use]
 pub fn join_api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// At the API's edge it is a `resourceVersion`: the revision in decimal. Zero means "no revision": an object that was never
 /// stored, or, in a request, "any version will do".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 

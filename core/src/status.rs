@@ -142,7 +142,11 @@ impl Default for Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.message.is_empty() { f.write_str(&self.reason) } else { f.write_str(&self.message) }
+        if self.message.is_empty() {
+            f.write_str(&self.reason)
+        } else {
+            f.write_str(&self.message)
+        }
     }
 }
 
@@ -180,21 +184,32 @@ impl Status {
     /// 404 `NotFound`: `pods "x" not found`.
     #[must_use]
     pub fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::failure(404, reason::NOT_FOUND, format!("{} \"{name}\" not found", resource.qualified()))
-            .with_details(Self::about(resource, name))
+        Self::failure(
+            404,
+            reason::NOT_FOUND,
+            format!("{} \"{name}\" not found", resource.qualified()),
+        )
+        .with_details(Self::about(resource, name))
     }
 
     /// 409 `AlreadyExists`.
     #[must_use]
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::failure(409, reason::ALREADY_EXISTS, format!("{} \"{name}\" already exists", resource.qualified()))
-            .with_details(Self::about(resource, name))
+        Self::failure(
+            409,
+            reason::ALREADY_EXISTS,
+            format!("{} \"{name}\" already exists", resource.qualified()),
+        )
+        .with_details(Self::about(resource, name))
     }
 
     /// 409 `Conflict`: `Operation cannot be fulfilled on pods "x": <why>`.
     #[must_use]
     pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            resource.qualified()
+        );
         Self::failure(409, reason::CONFLICT, message).with_details(Self::about(resource, name))
     }
 
@@ -226,11 +241,21 @@ impl Status {
                 }
                 match seen.as_slice() {
                     [one] => (*one).clone(),
-                    all => format!("[{}]", all.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")),
+                    all => format!(
+                        "[{}]",
+                        all.iter()
+                            .map(|s| s.as_str())
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
                 }
             }
         };
-        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let qualified = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
         let causes = errors
             .iter()
             .map(|error| StatusCause {
@@ -239,15 +264,18 @@ impl Status {
                 field: error.path.to_string(),
             })
             .collect();
-        Self::failure(422, reason::INVALID, format!("{qualified} \"{name}\" is invalid: {list}")).with_details(
-            StatusDetails {
-                name: name.to_owned(),
-                group: group.to_owned(),
-                kind: kind.to_owned(),
-                causes,
-                ..StatusDetails::default()
-            },
+        Self::failure(
+            422,
+            reason::INVALID,
+            format!("{qualified} \"{name}\" is invalid: {list}"),
         )
+        .with_details(StatusDetails {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            causes,
+            ..StatusDetails::default()
+        })
     }
 
     /// 400 `BadRequest`.
@@ -282,23 +310,34 @@ impl Status {
     /// 413 `RequestEntityTooLarge`.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
-        Self::failure(413, reason::REQUEST_ENTITY_TOO_LARGE, format!("limit is {limit}"))
+        Self::failure(
+            413,
+            reason::REQUEST_ENTITY_TOO_LARGE,
+            format!("limit is {limit}"),
+        )
     }
 
     /// 429 `TooManyRequests` with the seconds to wait.
     #[must_use]
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self::failure(429, reason::TOO_MANY_REQUESTS, message)
-            .with_details(StatusDetails { retry_after_seconds, ..StatusDetails::default() })
+        Self::failure(429, reason::TOO_MANY_REQUESTS, message).with_details(StatusDetails {
+            retry_after_seconds,
+            ..StatusDetails::default()
+        })
     }
 
     /// 500 `InternalError`: `Internal error occurred: <what>`.
     #[must_use]
     pub fn internal(what: impl fmt::Display) -> Self {
         let message = format!("Internal error occurred: {what}");
-        let cause = StatusCause { message: what.to_string(), ..StatusCause::default() };
-        Self::failure(500, reason::INTERNAL_ERROR, message)
-            .with_details(StatusDetails { causes: vec![cause], ..StatusDetails::default() })
+        let cause = StatusCause {
+            message: what.to_string(),
+            ..StatusCause::default()
+        };
+        Self::failure(500, reason::INTERNAL_ERROR, message).with_details(StatusDetails {
+            causes: vec![cause],
+            ..StatusDetails::default()
+        })
     }
 
     /// 503 `ServiceUnavailable`.
@@ -310,8 +349,10 @@ impl Status {
     /// 504 `Timeout`.
     #[must_use]
     pub fn timeout(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self::failure(504, reason::TIMEOUT, message)
-            .with_details(StatusDetails { retry_after_seconds, ..StatusDetails::default() })
+        Self::failure(504, reason::TIMEOUT, message).with_details(StatusDetails {
+            retry_after_seconds,
+            ..StatusDetails::default()
+        })
     }
 
     /// Whether the object was not there.

@@ -91,7 +91,9 @@ pub struct Env(Arc<dyn Environment>);
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Env").field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,7 +138,11 @@ impl Env {
     ///
     /// # Errors
     /// [`TimedOut`] when the limit passed first.
-    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, TimedOut> {
+    pub async fn timeout<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, TimedOut> {
         let future = std::pin::pin!(future);
         match futures::future::select(future, self.sleep(limit)).await {
             futures::future::Either::Left((output, _)) => Ok(output),
@@ -194,7 +200,9 @@ impl Env {
     #[must_use]
     pub fn name_suffix(&self, length: usize) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..length).map(|_| char::from(ALPHABET[self.random_below(ALPHABET.len() as u64) as usize])).collect()
+        (0..length)
+            .map(|_| char::from(ALPHABET[self.random_below(ALPHABET.len() as u64) as usize]))
+            .collect()
     }
 }
 

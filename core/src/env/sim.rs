@@ -127,7 +127,9 @@ impl Drop for Owner {
 
 impl fmt::Debug for SimEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimEnv").field("options", &self.owner.0.options).finish_non_exhaustive()
+        f.debug_struct("SimEnv")
+            .field("options", &self.owner.0.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +137,10 @@ impl SimEnv {
     /// A world with a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self::with_options(SimOptions { seed, ..SimOptions::default() })
+        Self::with_options(SimOptions {
+            seed,
+            ..SimOptions::default()
+        })
     }
 
     /// A world with options.
@@ -175,7 +180,10 @@ impl SimEnv {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        assert!(!RUNNING.replace(true), "SimEnv::block_on was called from inside itself");
+        assert!(
+            !RUNNING.replace(true),
+            "SimEnv::block_on was called from inside itself"
+        );
         struct Reset;
         impl Drop for Reset {
             fn drop(&mut self) {
@@ -185,16 +193,23 @@ impl SimEnv {
         let _reset = Reset;
         let output = Arc::new(Mutex::new(None));
         let slot = output.clone();
-        self.owner.0.spawn("main", Box::pin(async move {
-            let value = future.await;
-            *slot.lock() = Some(value);
-        }));
+        self.owner.0.spawn(
+            "main",
+            Box::pin(async move {
+                let value = future.await;
+                *slot.lock() = Some(value);
+            }),
+        );
         loop {
             if let Some(value) = output.lock().take() {
                 return value;
             }
             let world = &self.owner.0;
-            assert!(world.step(), "deadlock: no task can run and no timer is set (seed {})", world.options.seed);
+            assert!(
+                world.step(),
+                "deadlock: no task can run and no timer is set (seed {})",
+                world.options.seed
+            );
         }
     }
 
@@ -218,10 +233,16 @@ impl World {
         };
         if let Some(task) = next {
             task.queued.store(false, Ordering::Release);
-            let Some(mut future) = task.future.lock().take() else { return true };
+            let Some(mut future) = task.future.lock().take() else {
+                return true;
+            };
             let waker = Waker::from(task.clone());
             tracing::trace!(task = task.name, "poll");
-            if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            if future
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+            {
                 *task.future.lock() = Some(future);
             } else {
                 self.tasks.lock().remove(&task.id);
@@ -230,7 +251,9 @@ impl World {
         }
         let timer = {
             let mut state = self.state.lock();
-            let Some(((at, _), timer)) = state.timers.pop_first() else { return false };
+            let Some(((at, _), timer)) = state.timers.pop_first() else {
+                return false;
+            };
             state.now = state.now.max(at);
             timer
         };
@@ -266,11 +289,20 @@ impl Environment for Handle {
 
     fn wall(&self) -> Timestamp {
         let elapsed = self.0.state.lock().now.since_start();
-        self.0.options.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        self.0
+            .options
+            .wall
+            .checked_add(elapsed)
+            .unwrap_or(Timestamp::MAX)
     }
 
     fn sleep_until(&self, at: Moment) -> BoxFuture<'static, ()> {
-        Box::pin(Sleep { world: self.0.clone(), at, key: None, timer: Arc::default() })
+        Box::pin(Sleep {
+            world: self.0.clone(),
+            at,
+            key: None,
+            timer: Arc::default(),
+        })
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
@@ -325,7 +357,11 @@ mod tests {
     use super::*;
 
     fn log(seed: u64, shuffle: bool) -> Vec<(Duration, u64)> {
-        let sim = SimEnv::with_options(SimOptions { seed, shuffle, ..SimOptions::default() });
+        let sim = SimEnv::with_options(SimOptions {
+            seed,
+            shuffle,
+            ..SimOptions::default()
+        });
         let env = sim.env();
         let log = Arc::new(Mutex::new(Vec::new()));
         for id in 0..8u64 {

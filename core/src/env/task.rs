@@ -33,7 +33,12 @@ impl CancelToken {
     /// A token that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
-        Self { inner: Arc::new(TokenInner { cancelled: watch::Sender::new(false), children: Mutex::new(Vec::new()) }) }
+        Self {
+            inner: Arc::new(TokenInner {
+                cancelled: watch::Sender::new(false),
+                children: Mutex::new(Vec::new()),
+            }),
+        }
     }
 
     /// A token that is cancelled with this one, or alone.
@@ -135,13 +140,21 @@ impl TaskGroup {
     /// A group without tasks.
     #[must_use]
     pub fn new(env: Env) -> Self {
-        Self { env, token: CancelToken::new(), running: watch::Sender::new(0) }
+        Self {
+            env,
+            token: CancelToken::new(),
+            running: watch::Sender::new(0),
+        }
     }
 
     /// A group whose tasks are told to stop when `parent` is cancelled, too.
     #[must_use]
     pub fn with_parent(env: Env, parent: &CancelToken) -> Self {
-        Self { env, token: parent.child(), running: watch::Sender::new(0) }
+        Self {
+            env,
+            token: parent.child(),
+            running: watch::Sender::new(0),
+        }
     }
 
     /// The environment in which the tasks run.
@@ -167,7 +180,11 @@ impl TaskGroup {
     }
 
     /// Runs a task and drops it where it stands when the token is cancelled.
-    pub fn spawn_until_cancelled(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_until_cancelled(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let token = self.token.clone();
         self.spawn(name, async move {
             token.run(task).await;
@@ -182,7 +199,11 @@ impl TaskGroup {
 
     /// Waits until no task runs.
     pub async fn idle(&self) {
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+        let _ = self
+            .running
+            .subscribe()
+            .wait_for(|running| *running == 0)
+            .await;
     }
 
     /// How many tasks run.

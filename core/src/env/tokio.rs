@@ -26,7 +26,11 @@ impl TokioEnv {
     pub fn new(handle: Handle) -> Self {
         // The standard library seeds its hashers from the operating system.
         let seed = RandomState::new().hash_one(SystemTime::now());
-        Self { handle, start: Instant::now(), random: Mutex::new(seed) }
+        Self {
+            handle,
+            start: Instant::now(),
+            random: Mutex::new(seed),
+        }
     }
 
     /// The environment of the runtime that the caller is in.

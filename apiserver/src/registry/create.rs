@@ -1,0 +1,169 @@
+//! POST: a new object.
+
+use std::sync::Arc;
+
+use orlop_api::{strategy, validation};
+use orlop_core::admission::AdmissionOperation;
+use orlop_core::client::WriteOptions;
+use orlop_core::object::Object;
+use orlop_core::revision::Revision;
+use orlop_core::status::Status;
+use orlop_core::store::Commit;
+use serde_json::Value;
+
+use super::context::{At, Context};
+use super::{Registry, encode, keys, managed_fields, meta, storage_kind, unstored};
+
+/// How often a generated name is tried again when it is taken.
+const NAME_ATTEMPTS: usize = 8;
+/// How many random characters a generated name ends in.
+const SUFFIX: usize = 5;
+/// How long a generated name may be.
+const MAX_GENERATED_NAME: usize = 63;
+
+impl Registry {
+    /// Makes an object from a body.
+    pub(crate) async fn create(&self, cx: &mut Context, at: &At, body: Value, options: &WriteOptions) -> Result<Object, Status> {
+        let document = Self::decode(cx, &at.info.resource.gvk(), body, options.field_validation)?;
+        let mut document = super::convert::to_storage(at.info, document);
+        dedup_owner_references(cx, &mut document);
+        place(at, &mut document)?;
+        let manager = cx.manager(&options.field_manager).to_owned();
+        let now = meta::time(self.now());
+        managed_fields::track(at.info, "", &Value::Null, &mut document, &manager, &now);
+        self.create_document(cx, at, document, options.dry_run).await
+    }
+
+    /// Makes an object from a document that is decoded, placed and tracked.
+    pub(super) async fn create_document(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        document: Value,
+        dry_run: bool,
+    ) -> Result<Object, Status> {
+        let mut at = at.clone();
+        meta::text(&document, "name").clone_into(&mut at.name);
+        let mut request =
+            self.admission_request(cx, &at, AdmissionOperation::Create, document, Arc::new(Value::Null), dry_run);
+        self.admit(cx, &mut request).await?;
+        let kind = storage_kind(at.info);
+        let generate_name = meta::text(&request.object, "generateName").to_owned();
+        let generated = meta::text(&request.object, "name").is_empty() && !generate_name.is_empty();
+        if !meta::text(&request.object, "resourceVersion").is_empty() {
+            return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        for attempt in 1.. {
+            let mut document = request.object.clone();
+            self.identify(&mut document, generated.then_some(generate_name.as_str()));
+            let prepare = strategy::Context { now: meta::time(self.now()), user: Some(cx.user.clone()) };
+            strategy::prepare_for_create(&kind, &mut document, &prepare);
+            let errors = validation::validate_create(&kind, &document);
+            if !errors.is_empty() {
+                let name = meta::text(&document, "name");
+                return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
+            }
+            let name = meta::text(&document, "name").to_owned();
+            let mut seen = request.clone();
+            seen.object = document;
+            seen.name.clone_from(&name);
+            self.validate_admission(&seen).await?;
+            let mut document = seen.object;
+            let claim = self.services.claim_for_create(at.info, &mut document)?;
+            strategy::canonicalize(&kind, &mut document);
+            for warning in strategy::warnings_on_create(&kind, &document) {
+                cx.warn(warning);
+            }
+            meta::metadata(&mut document).remove("resourceVersion");
+            let json = encode(at.info, &document)?;
+            if dry_run {
+                // The claim is given back as it is dropped.
+                if self.current(at.info, &at.namespace, &name).await?.is_some() {
+                    return Err(Status::already_exists(&at.info.resource, &name));
+                }
+                return unstored(document, Revision::ZERO);
+            }
+            let key = keys::object(at.info.storage(), &at.namespace, &name);
+            match self.put(at.info, key, json.clone(), Revision::ZERO).await? {
+                Commit::Applied { revision, .. } => {
+                    claim.keep();
+                    return Object::from_stored(json.into(), revision).map_err(Status::internal);
+                }
+                Commit::Refused { current, .. } => {
+                    drop(claim);
+                    if generated && attempt < NAME_ATTEMPTS {
+                        continue;
+                    }
+                    let mut status = Status::already_exists(&at.info.resource, &name);
+                    if generated {
+                        status.message.push_str(", the server was not able to generate a unique name for the object");
+                    }
+                    let terminating = current.into_iter().flatten().any(|kv| {
+                        Object::from_stored(kv.value, kv.mod_revision).is_ok_and(|object| object.is_terminating())
+                    });
+                    if terminating {
+                        status.message = format!("object is being deleted: {}", status.message);
+                    }
+                    return Err(status);
+                }
+            }
+        }
+        Err(Status::internal("no name was found"))
+    }
+
+    /// Gives a new document what only the server gives: name, uid and time of creation.
+    fn identify(&self, document: &mut Value, generate_name: Option<&str>) {
+        if let Some(base) = generate_name {
+            let base: String = base.chars().take(MAX_GENERATED_NAME - SUFFIX).collect();
+            let name = format!("{base}{}", self.env.name_suffix(SUFFIX));
+            meta::set(document, "name", Some(name.into()));
+        }
+        meta::set(document, "uid", Some(self.env.uuid().into()));
+        meta::set(document, "creationTimestamp", Some(meta::time(self.now()).into()));
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            meta::set(document, field, None);
+        }
+    }
+}
+
+/// Puts a document into the namespace of its URL, or refuses one that says another.
+pub(super) fn place(at: &At, document: &mut Value) -> Result<(), Status> {
+    let namespace = meta::text(document, "namespace");
+    if at.info.resource.namespaced {
+        if namespace.is_empty() {
+            meta::set(document, "namespace", Some(at.namespace.clone().into()));
+        } else if namespace != at.namespace {
+            return Err(Status::bad_request(format!(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )));
+        }
+    } else if !namespace.is_empty() {
+        return Err(Status::bad_request(
+            "namespace should not be specified for objects of a resource that belongs to the cluster".to_owned(),
+        ));
+    }
+    if !at.name.is_empty() && meta::text(document, "name").is_empty() {
+        meta::set(document, "name", Some(at.name.clone().into()));
+    }
+    Ok(())
+}
+
+/// Drops owner references that repeat a uid, and says so.
+pub(super) fn dedup_owner_references(cx: &mut Context, document: &mut Value) {
+    let Some(owners) = document.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else { return };
+    let before = owners.len();
+    let mut seen = Vec::new();
+    owners.retain(|owner| {
+        let new = !seen.contains(owner);
+        if new {
+            seen.push(owner.clone());
+        }
+        new
+    });
+    if owners.len() < before {
+        cx.warn(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests",
+        );
+    }
+}

@@ -1,0 +1,416 @@
+//! Addresses and ports of Services: each is given to one Service at a time.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use orlop_api::resources::ResourceInfo;
+use orlop_core::env::Env;
+use orlop_core::field::{FieldError, Path};
+use orlop_core::object::Object;
+use orlop_core::status::Status;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::meta;
+
+/// The addresses and ports that Services are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRange {
+    /// The network of the cluster addresses.
+    pub network: Ipv4Addr,
+    /// The length of its prefix, at most 30.
+    pub prefix: u8,
+    /// The node ports.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl Default for ServiceRange {
+    fn default() -> Self {
+        Self { network: Ipv4Addr::new(10, 96, 0, 0), prefix: 16, node_ports: 30_000..=32_767 }
+    }
+}
+
+impl ServiceRange {
+    fn size(&self) -> u32 {
+        1 << (32 - u32::from(self.prefix.clamp(8, 30)))
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.network) & !(self.size() - 1)
+    }
+
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(self.base());
+        // Neither the network's own address nor the last one is given out.
+        offset > 0 && offset < self.size() - 1
+    }
+
+    /// The first address: that of the Service `default/kubernetes`.
+    #[must_use]
+    pub fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base() + 1)
+    }
+
+    /// The network in its usual form, such as `10.96.0.0/16`.
+    #[must_use]
+    pub fn cidr(&self) -> String {
+        format!("{}/{}", Ipv4Addr::from(self.base()), self.prefix)
+    }
+}
+
+/// Who has which address and port.
+pub(crate) struct ServiceAllocator {
+    env: Env,
+    range: ServiceRange,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    addresses: BTreeSet<Ipv4Addr>,
+    ports: BTreeSet<u16>,
+}
+
+/// What a Service was given, until its write is known to have succeeded: given back when dropped before that.
+#[must_use]
+pub(crate) struct Claim {
+    taken: Arc<Mutex<Taken>>,
+    addresses: Vec<Ipv4Addr>,
+    ports: Vec<u16>,
+    /// What goes back when the write succeeds.
+    released: (Vec<Ipv4Addr>, Vec<u16>),
+}
+
+impl Claim {
+    /// The write succeeded.
+    pub(super) fn keep(mut self) {
+        self.addresses.clear();
+        self.ports.clear();
+        let mut taken = self.taken.lock();
+        for address in &self.released.0 {
+            taken.addresses.remove(address);
+        }
+        for port in &self.released.1 {
+            taken.ports.remove(port);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.addresses.is_empty() && self.ports.is_empty() {
+            return;
+        }
+        let mut taken = self.taken.lock();
+        for address in &self.addresses {
+            taken.addresses.remove(address);
+        }
+        for port in &self.ports {
+            taken.ports.remove(port);
+        }
+    }
+}
+
+fn is_service(info: &ResourceInfo) -> bool {
+    info.resource.group.is_empty() && info.resource.plural == "services"
+}
+
+fn spec<'a>(service: &'a Value, field: &str) -> &'a str {
+    service.pointer("/spec").and_then(|spec| spec.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn kind_of(service: &Value) -> &str {
+    match spec(service, "type") {
+        "" => "ClusterIP",
+        other => other,
+    }
+}
+
+fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
+    let mut addresses: Vec<Ipv4Addr> = spec(service, "clusterIP").parse().into_iter().collect();
+    let more = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
+    for address in more.filter_map(|ip| ip.as_str()?.parse().ok()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+fn ports_of(service: &Value) -> Vec<u16> {
+    let list = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
+    let health = service.pointer("/spec/healthCheckNodePort");
+    let all = list.filter_map(|port| port.get("nodePort")).chain(health);
+    let mut ports: Vec<u16> = all.filter_map(|port| u16::try_from(port.as_u64()?).ok()).filter(|port| *port > 0).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+impl ServiceAllocator {
+    pub(crate) fn new(env: Env, range: ServiceRange) -> Self {
+        Self { env, range, taken: Arc::default() }
+    }
+
+    /// Takes note of the Services that are there.
+    pub(crate) fn load(&self, services: &[Object]) {
+        let mut taken = self.taken.lock();
+        for service in services.iter().filter_map(|object| object.value().ok()) {
+            taken.addresses.extend(addresses_of(&service));
+            taken.ports.extend(ports_of(&service));
+        }
+    }
+
+    fn empty_claim(&self) -> Claim {
+        Claim { taken: self.taken.clone(), addresses: Vec::new(), ports: Vec::new(), released: (Vec::new(), Vec::new()) }
+    }
+
+    /// Gives a new Service what it needs and does not name.
+    pub(super) fn claim_for_create(&self, info: &ResourceInfo, service: &mut Value) -> Result<Claim, Status> {
+        let mut claim = self.empty_claim();
+        if is_service(info) {
+            self.assign(service, &Value::Null, &mut claim)?;
+        }
+        Ok(claim)
+    }
+
+    /// The same for a changed one. What it no longer has goes back when the write has succeeded.
+    pub(super) fn claim_for_update(
+        &self,
+        info: &ResourceInfo,
+        service: &mut Value,
+        old: &Value,
+    ) -> Result<Claim, Status> {
+        let mut claim = self.empty_claim();
+        if !is_service(info) || service.get("spec") == old.get("spec") {
+            return Ok(claim);
+        }
+        self.assign(service, old, &mut claim)?;
+        let (now_addresses, now_ports) = (addresses_of(service), ports_of(service));
+        claim.released.0 = addresses_of(old).into_iter().filter(|address| !now_addresses.contains(address)).collect();
+        claim.released.1 = ports_of(old).into_iter().filter(|port| !now_ports.contains(port)).collect();
+        Ok(claim)
+    }
+
+    /// Takes back what a deleted Service had.
+    pub(super) fn release(&self, info: &ResourceInfo, service: &Value) {
+        if is_service(info) {
+            let mut taken = self.taken.lock();
+            for address in addresses_of(service) {
+                taken.addresses.remove(&address);
+            }
+            for port in ports_of(service) {
+                taken.ports.remove(&port);
+            }
+        }
+    }
+
+    fn assign(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
+        self.assign_address(service, old, claim)?;
+        self.assign_ports(service, old, claim)?;
+        Ok(())
+    }
+
+    fn assign_address(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
+        if kind_of(service) == "ExternalName" {
+            return Ok(());
+        }
+        let wanted = spec(service, "clusterIP").to_owned();
+        let name = meta::text(service, "name").to_owned();
+        if wanted != "None" {
+            let had = addresses_of(old);
+            let address = if wanted.is_empty() {
+                self.free_address(claim).ok_or_else(|| {
+                    let why = format!("failed to allocate a serviceIP: range {} is full", self.range.cidr());
+                    Status::internal(why)
+                })?
+            } else {
+                let path = Path::new("spec").child("clusterIPs");
+                let refuse = |why: &str| {
+                    let why = format!("failed to allocate IP {wanted}: {why}");
+                    Status::invalid("", "Service", &name, &[FieldError::invalid(&path, json!([wanted]), why)])
+                };
+                let address: Ipv4Addr = wanted.parse().map_err(|_| refuse("the provided network does not match the current range"))?;
+                if !had.contains(&address) {
+                    if !self.range.contains(address) {
+                        return Err(refuse("the provided network does not match the current range"));
+                    }
+                    if !self.taken.lock().addresses.insert(address) {
+                        return Err(refuse("provided IP is already allocated"));
+                    }
+                    claim.addresses.push(address);
+                }
+                address
+            };
+            service["spec"]["clusterIP"] = json!(address);
+            service["spec"]["clusterIPs"] = json!([address]);
+        } else if service.pointer("/spec/clusterIPs").is_none() {
+            service["spec"]["clusterIPs"] = json!(["None"]);
+        }
+        if service.pointer("/spec/ipFamilies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            service["spec"]["ipFamilies"] = json!(["IPv4"]);
+        }
+        if spec(service, "ipFamilyPolicy").is_empty() {
+            service["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+        }
+        Ok(())
+    }
+
+    fn free_address(&self, claim: &mut Claim) -> Option<Ipv4Addr> {
+        let mut taken = self.taken.lock();
+        let size = self.range.size();
+        let start = self.env.random_below(u64::from(size)) as u32;
+        let address = (0..size)
+            .map(|step| Ipv4Addr::from(self.range.base() + (start + step) % size))
+            .find(|address| self.range.contains(*address) && *address != self.range.first() && !taken.addresses.contains(address))?;
+        taken.addresses.insert(address);
+        claim.addresses.push(address);
+        Some(address)
+    }
+
+    fn free_port(&self, claim: &mut Claim) -> Option<u16> {
+        let mut taken = self.taken.lock();
+        let (first, count) = (*self.range.node_ports.start(), self.range.node_ports.len() as u64);
+        let start = self.env.random_below(count);
+        let port = (0..count)
+            .map(|step| first + ((start + step) % count) as u16)
+            .find(|port| !taken.ports.contains(port))?;
+        taken.ports.insert(port);
+        claim.ports.push(port);
+        Some(port)
+    }
+
+    fn take_port(&self, name: &str, path: &Path, port: u64, had: &[u16], claim: &mut Claim) -> Result<(), Status> {
+        let refuse = |why: String| Status::invalid("", "Service", name, &[FieldError::invalid(path, port, why)]);
+        let (first, last) = (self.range.node_ports.start(), self.range.node_ports.end());
+        let number = u16::try_from(port).ok().filter(|port| self.range.node_ports.contains(port));
+        let Some(number) = number else {
+            return Err(refuse(format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            )));
+        };
+        if had.contains(&number) || claim.ports.contains(&number) {
+            return Ok(());
+        }
+        if !self.taken.lock().ports.insert(number) {
+            return Err(refuse("provided port is already allocated".to_owned()));
+        }
+        claim.ports.push(number);
+        Ok(())
+    }
+
+    fn assign_ports(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
+        let kind = kind_of(service).to_owned();
+        let name = meta::text(service, "name").to_owned();
+        let balancer = kind == "LoadBalancer";
+        let wanted = kind == "NodePort"
+            || balancer && service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool) != Some(false);
+        let had = ports_of(old);
+        let full = || Status::internal("failed to allocate a nodePort: range is full");
+        let local = spec(service, "externalTrafficPolicy") == "Local";
+        let path = Path::new("spec").child("ports");
+        let mut given: Vec<(u64, String, u16)> = Vec::new();
+        let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+        for (index, port) in ports.into_iter().flatten().enumerate() {
+            let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
+            if asked > 0 {
+                self.take_port(&name, &path.index(index).child("nodePort"), asked, &had, claim)?;
+                continue;
+            }
+            if !wanted {
+                continue;
+            }
+            // The same port over another protocol is served by the same node port.
+            let number = port.get("port").and_then(Value::as_u64).unwrap_or(0);
+            let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
+            let shared = given.iter().find(|(other, over, _)| *other == number && *over != protocol).map(|(_, _, port)| *port);
+            let free = match shared {
+                Some(port) => port,
+                None => self.free_port(claim).ok_or_else(full)?,
+            };
+            given.push((number, protocol, free));
+            port["nodePort"] = json!(free);
+        }
+        if balancer && local {
+            let path = Path::new("spec").child("healthCheckNodePort");
+            match service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) {
+                0 => service["spec"]["healthCheckNodePort"] = json!(self.free_port(claim).ok_or_else(full)?),
+                asked => self.take_port(&name, &path, asked, &had, claim)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orlop_core::env::SimEnv;
+
+    use super::*;
+
+    fn allocator() -> ServiceAllocator {
+        let range = ServiceRange { prefix: 29, node_ports: 30_000..=30_001, ..ServiceRange::default() };
+        ServiceAllocator::new(SimEnv::new(1).env(), range)
+    }
+
+    fn service(spec: Value) -> Value {
+        json!({"metadata": {"name": "s"}, "spec": spec})
+    }
+
+    #[test]
+    fn every_address_is_given_once_and_comes_back() {
+        let allocator = allocator();
+        let mut claims = Vec::new();
+        let mut seen = BTreeSet::new();
+        // .1 is the API server's, .0 and .7 are not given out.
+        for _ in 0..5 {
+            let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
+            allocator.assign(&mut one, &Value::Null, &mut claim).unwrap();
+            assert!(seen.insert(one["spec"]["clusterIP"].to_string()));
+            claims.push(claim);
+        }
+        let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
+        assert!(allocator.assign(&mut one, &Value::Null, &mut claim).is_err());
+        drop(claims.pop());
+        assert!(allocator.assign(&mut one, &Value::Null, &mut claim).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_ones_own_must_be_free_and_in_the_range() {
+        let allocator = allocator();
+        let ask = |ip: &str| {
+            let mut claim = allocator.empty_claim();
+            let outcome = allocator.assign(&mut service(json!({"clusterIP": ip})), &Value::Null, &mut claim);
+            claim.keep();
+            outcome.map_err(|status| status.message)
+        };
+        assert!(ask("10.96.0.3").is_ok());
+        assert!(ask("10.96.0.3").unwrap_err().ends_with("provided IP is already allocated"));
+        assert_eq!(
+            ask("192.168.1.1").unwrap_err(),
+            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"192.168.1.1\"]: failed to allocate IP 192.168.1.1: the \
+             provided network does not match the current range"
+        );
+    }
+
+    #[test]
+    fn node_ports_are_kept_over_an_update_and_given_back() {
+        let allocator = allocator();
+        let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 443}]}));
+        let mut claim = allocator.empty_claim();
+        allocator.assign(&mut old, &Value::Null, &mut claim).unwrap();
+        claim.keep();
+        assert_eq!(ports_of(&old), [30_000, 30_001]);
+        let mut new = old.clone();
+        new["spec"]["ports"].as_array_mut().unwrap().pop();
+        let mut claim = allocator.empty_claim();
+        allocator.assign(&mut new, &old, &mut claim).unwrap();
+        claim.released.1 = vec![ports_of(&old).into_iter().find(|port| !ports_of(&new).contains(port)).unwrap()];
+        claim.keep();
+        let mut third = service(json!({"type": "NodePort", "ports": [{"port": 1}]}));
+        let mut claim = allocator.empty_claim();
+        assert!(allocator.assign(&mut third, &Value::Null, &mut claim).is_ok());
+    }
+}

@@ -1,0 +1,386 @@
+//! The server: its parts, how they are chosen, and its life.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use orlop_core::admission::{AdmissionPlugin, ObjectReader};
+use orlop_core::auth::{Authenticator, Authorizer, SYSTEM_MASTERS, UserInfo};
+use orlop_core::env::{Env, TaskGroup};
+use orlop_core::resource::Resource;
+use orlop_core::revision::Revision;
+use orlop_core::status::Status;
+use orlop_core::store::{Store, StoreError};
+
+use crate::admission;
+use crate::authentication::{
+    Authentication, BootstrapTokens, OpenIdDiscovery, ServiceAccountTokens, SigningKey, StaticTokens, TokenIssuer,
+};
+use crate::authorization::{AggregationController, Masters, NodeAuthorizer, RbacAuthorizer, Union};
+use crate::bootstrap;
+use crate::cache::Caches;
+use crate::client::LocalClient;
+use crate::http::{HttpService, InFlight};
+use crate::metrics::Metrics;
+use crate::registry::{Registry, ServiceAllocator, ServiceRange};
+
+/// How often history is compacted; as much of it is kept.
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
+const CLUSTER_ROLES: Resource = Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole");
+const SERVICES: Resource = Resource::namespaced("", "v1", "services", "Service");
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store refuses.
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// The objects that every cluster has cannot be made.
+    #[error("the cluster's own objects cannot be made: {0}")]
+    Bootstrap(Status),
+    /// Two admission plug-ins of one name.
+    #[error("admission plug-in {0} is there twice")]
+    DuplicatePlugin(&'static str),
+}
+
+/// The parts of a running server.
+pub(crate) struct Server {
+    pub(crate) env: Env,
+    pub(crate) registry: Registry,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    /// The same, when it is the usual one: what `TokenReview` asks.
+    pub(crate) authentication: Option<Arc<Authentication>>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) oidc: Option<OpenIdDiscovery>,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Host and port at which clients reach the server.
+    pub(crate) address: String,
+    bootstrapped: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Server {
+    pub(crate) fn is_bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Chooses the parts of an [`ApiServer`]. Nothing is there that was not asked for.
+pub struct Builder {
+    store: Arc<dyn Store>,
+    env: Env,
+    tokens: Option<StaticTokens>,
+    service_accounts: Option<(SigningKey, String)>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
+    authorizers: Vec<Arc<dyn Authorizer>>,
+    admission: Vec<Arc<dyn AdmissionPlugin>>,
+    defaults: bool,
+    anonymous: bool,
+    address: String,
+    port: u16,
+    host: IpAddr,
+    services: ServiceRange,
+    client_ca: String,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    fn new(store: Arc<dyn Store>, env: Env) -> Self {
+        Self {
+            store,
+            env,
+            tokens: None,
+            service_accounts: None,
+            authenticators: Vec::new(),
+            authorizers: Vec::new(),
+            admission: Vec::new(),
+            defaults: false,
+            anonymous: true,
+            address: "127.0.0.1:6443".to_owned(),
+            port: 6443,
+            host: IpAddr::from([127, 0, 0, 1]),
+            services: ServiceRange::default(),
+            client_ca: String::new(),
+        }
+    }
+
+    /// What Kubernetes has by default: the RBAC and Node authorizers, the admission plug-ins that are on, and the objects that
+    /// every cluster begins with.
+    #[must_use]
+    pub fn with_defaults(mut self) -> Self {
+        self.defaults = true;
+        self
+    }
+
+    /// Static tokens (`--token-auth-file`).
+    #[must_use]
+    pub fn static_tokens(mut self, tokens: StaticTokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Service account tokens, signed by a key and issued under a name.
+    #[must_use]
+    pub fn service_accounts(mut self, key: SigningKey, issuer: &str) -> Self {
+        self.service_accounts = Some((key, issuer.to_owned()));
+        self
+    }
+
+    /// One more way to find out who asks, asked after client certificates.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.authenticators.push(Arc::new(authenticator));
+        self
+    }
+
+    /// One more authorizer, asked before the default ones.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizers.push(Arc::new(authorizer));
+        self
+    }
+
+    /// One more admission plug-in, behind the default ones.
+    #[must_use]
+    pub fn admission(mut self, plugin: impl AdmissionPlugin) -> Self {
+        self.admission.push(Arc::new(plugin));
+        self
+    }
+
+    /// Whether requests without credentials are let in as `system:anonymous`. They are by default; what they may do is little.
+    #[must_use]
+    pub fn anonymous(mut self, allowed: bool) -> Self {
+        self.anonymous = allowed;
+        self
+    }
+
+    /// Where clients reach the server: in discovery, and behind the Service `default/kubernetes`.
+    #[must_use]
+    pub fn address(mut self, host: IpAddr, port: u16) -> Self {
+        self.address = SocketAddr::new(host, port).to_string();
+        self.host = host;
+        self.port = port;
+        self
+    }
+
+    /// The certificates (PEM) of the authority that signs client certificates. They are published for extension servers; it is
+    /// the listener that verifies by them.
+    #[must_use]
+    pub fn client_ca(mut self, pem: &str) -> Self {
+        pem.clone_into(&mut self.client_ca);
+        self
+    }
+
+    /// The addresses and ports that Services are given.
+    #[must_use]
+    pub fn service_range(mut self, range: ServiceRange) -> Self {
+        self.services = range;
+        self
+    }
+
+    /// Reads the store, makes what every cluster has, and begins to serve.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn start(self) -> Result<ApiServer, Error> {
+        let tasks = TaskGroup::new(self.env.clone());
+        let caches = Caches::new(self.env.clone(), self.store.clone(), Registry::stored_resources());
+        caches.start(&tasks).await?;
+        let reader: Arc<dyn ObjectReader> = caches.clone();
+
+        let audiences: Vec<String> = self.service_accounts.iter().map(|(_, issuer)| issuer.clone()).collect();
+        let mut authentication = Authentication::new(audiences.clone()).anonymous(self.anonymous);
+        if let Some(tokens) = self.tokens {
+            authentication = authentication.token(tokens);
+        }
+        for authenticator in self.authenticators {
+            authentication = authentication.request(authenticator);
+        }
+        let mut issuer = None;
+        let mut oidc = None;
+        if let Some((key, name)) = self.service_accounts {
+            let verifying = vec![key.verifying_key().clone()];
+            oidc = Some(OpenIdDiscovery::new(&name, &self.address, None, verifying.clone()));
+            authentication = authentication.token(ServiceAccountTokens::new(
+                vec![name.clone()],
+                verifying,
+                &audiences,
+                reader.clone(),
+                self.env.clone(),
+            ));
+            issuer = Some(Arc::new(TokenIssuer::new(name, key, audiences.clone(), reader.clone(), self.env.clone())));
+        }
+        if self.defaults {
+            authentication = authentication.token(BootstrapTokens::new(reader.clone(), self.env.clone(), &audiences));
+        }
+
+        let mut authorizers = self.authorizers;
+        // The server's own identity is in this group: without it nothing could be set up.
+        authorizers.push(Arc::new(Masters));
+        if self.defaults {
+            authorizers.push(Arc::new(NodeAuthorizer::new(reader.clone(), bootstrap::node_rules())));
+            authorizers.push(Arc::new(RbacAuthorizer::new(reader.clone())));
+        }
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
+
+        let mut plugins = if self.defaults {
+            admission::default_plugins(&reader, &authorizer, &self.env)
+        } else {
+            Vec::new()
+        };
+        plugins.extend(self.admission);
+        for (index, plugin) in plugins.iter().enumerate() {
+            if plugins[..index].iter().any(|other| other.name() == plugin.name()) {
+                return Err(Error::DuplicatePlugin(plugin.name()));
+            }
+        }
+
+        let services = ServiceAllocator::new(self.env.clone(), self.services.clone());
+        if let Some(kind) = caches.kind(&SERVICES) {
+            services.load(&kind.list(""));
+        }
+        let authentication = Arc::new(authentication);
+        let server = Arc::new(Server {
+            env: self.env.clone(),
+            registry: Registry {
+                env: self.env.clone(),
+                store: self.store,
+                caches,
+                admission: plugins,
+                services,
+                tokens: issuer,
+                event_lease: crate::registry::EventLease::default(),
+            },
+            authenticator: authentication.clone(),
+            authentication: Some(authentication),
+            authorizer,
+            oidc,
+            metrics: Metrics::new(),
+            in_flight: Arc::new(InFlight::new()),
+            address: self.address,
+            bootstrapped: AtomicBool::new(!self.defaults),
+            stopping: AtomicBool::new(false),
+        });
+        let api = ApiServer { server: server.clone(), tasks };
+        if self.defaults {
+            let config = bootstrap::Config {
+                advertise: Some(SocketAddr::new(self.host, self.port)),
+                service_range: self.services.cidr(),
+                client_ca: self.client_ca,
+            };
+            bootstrap::run(&api.loopback(), &server.env, &config).await.map_err(Error::Bootstrap)?;
+            let (client, caches) = (Arc::new(api.loopback()), server.registry.caches.clone());
+            api.tasks.spawn_until_cancelled("clusterrole-aggregation", async move {
+                aggregate_roles(AggregationController::new(client, caches.clone()), &caches).await;
+            });
+            server.bootstrapped.store(true, Ordering::Release);
+        }
+        let compacted = server.clone();
+        api.tasks.spawn_until_cancelled("compaction", async move { compact(&compacted).await });
+        Ok(api)
+    }
+}
+
+/// Keeps the rules of aggregated cluster roles up to date.
+async fn aggregate_roles(mut aggregation: AggregationController, caches: &Caches) {
+    loop {
+        if let Err(status) = aggregation.sync().await {
+            tracing::debug!(%status, "cluster roles are aggregated again in a moment");
+        }
+        caches.changed(&CLUSTER_ROLES).await;
+    }
+}
+
+/// Forgets history that is older than the interval.
+async fn compact(server: &Server) {
+    let mut last = Revision::ZERO;
+    loop {
+        server.env.sleep(COMPACT_EVERY).await;
+        if !last.is_zero() {
+            match server.registry.store.compact(last).await {
+                Ok(()) | Err(StoreError::Compacted { .. }) => {}
+                Err(error) => tracing::warn!(%error, "history cannot be compacted"),
+            }
+        }
+        if let Ok(revision) = server.registry.store.revision().await {
+            last = revision;
+        }
+    }
+}
+
+/// A Kubernetes API server, in this process.
+///
+/// Clients reach it in three ways, and by the same path: as a [`Client`](orlop_core::client::Client) with an identity
+/// ([`ApiServer::client`]), as a tower service of HTTP requests ([`ApiServer::service`]), and over a socket by a listener in front
+/// of that service.
+pub struct ApiServer {
+    server: Arc<Server>,
+    tasks: TaskGroup,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("address", &self.server.address).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Begins to choose the parts of a server over a store.
+    pub fn builder(store: Arc<dyn Store>, env: Env) -> Builder {
+        Builder::new(store, env)
+    }
+
+    /// A client with an identity. `name` is what it calls itself: the owner of the fields that it writes.
+    #[must_use]
+    pub fn client(&self, user: UserInfo, name: &str) -> LocalClient {
+        LocalClient::new(self.server.clone(), user, name)
+    }
+
+    /// The server's own client: a member of `system:masters`.
+    #[must_use]
+    pub fn loopback(&self) -> LocalClient {
+        self.client(UserInfo::new("system:apiserver", [SYSTEM_MASTERS, orlop_core::auth::ALL_AUTHENTICATED]), "kube-apiserver")
+    }
+
+    /// The service of HTTP requests, each authenticated by what it brings.
+    #[must_use]
+    pub fn service(&self) -> HttpService {
+        HttpService::new(self.server.clone(), None)
+    }
+
+    /// The service of HTTP requests that all come from one user: for clients in the same process.
+    #[must_use]
+    pub fn service_as(&self, user: UserInfo) -> HttpService {
+        HttpService::new(self.server.clone(), Some(user))
+    }
+
+    /// The environment that the server lives in.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.server.env
+    }
+
+    /// Says that the end is near: `/readyz` fails from now on, everything else goes on.
+    pub fn begin_shutdown(&self) {
+        self.server.stopping.store(true, Ordering::Release);
+    }
+
+    /// Stops the server's own tasks. Requests under way are answered.
+    pub async fn shutdown(&self) {
+        self.begin_shutdown();
+        self.tasks.shutdown().await;
+    }
+}

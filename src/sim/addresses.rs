@@ -1,0 +1,88 @@
+//! Addresses of simulated pods: unique, and connected to nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use orlop_core::object::ObjectKey;
+
+/// How many addresses a node's range has.
+const RANGE: u32 = 256;
+/// Where the pods' addresses begin: those of a cluster with the usual network.
+const PODS: u32 = 0x0af4_0000; // 10.244.0.0
+/// Where the nodes' own begin: a network that is set aside for benchmarks and examples.
+const NODES: u32 = 0xc612_0000; // 198.18.0.0
+
+/// The range of a node's pods. Beyond 3,071 nodes it runs on through `10.0.0.0/8`.
+pub(super) fn pod_cidr(node: usize) -> String {
+    format!("{}/24", Ipv4Addr::from(base(node)))
+}
+
+fn base(node: usize) -> u32 {
+    // Within 10.0.0.0/8, from 10.244 on and around.
+    let offset = (PODS - 0x0a00_0000 + (node as u32).wrapping_mul(RANGE)) & 0x00ff_ffff;
+    0x0a00_0000 | offset
+}
+
+/// The address of a node.
+pub(super) fn node_ip(node: usize) -> Ipv4Addr {
+    Ipv4Addr::from(NODES + 2 + (node as u32 & 0x1_ffff))
+}
+
+/// Who has which address.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    by_pod: BTreeMap<ObjectKey, Ipv4Addr>,
+    taken: BTreeSet<Ipv4Addr>,
+}
+
+impl Addresses {
+    /// The address of a pod on a node: a free one, unless it has one.
+    pub(super) fn give(&mut self, node: usize, pod: &ObjectKey) -> Ipv4Addr {
+        if let Some(ip) = self.by_pod.get(pod) {
+            return *ip;
+        }
+        let base = base(node);
+        let free = (2..RANGE - 1).map(|host| Ipv4Addr::from(base + host)).find(|ip| !self.taken.contains(ip));
+        // A node takes fewer pods than it has addresses; should it not, the last one is given twice, for nothing answers there.
+        let ip = free.unwrap_or_else(|| Ipv4Addr::from(base + RANGE - 1));
+        self.by_pod.insert(pod.clone(), ip);
+        self.taken.insert(ip);
+        ip
+    }
+
+    /// Takes note of an address that a pod has.
+    pub(super) fn note(&mut self, pod: &ObjectKey, ip: &str) {
+        if let Ok(ip) = ip.parse()
+            && !self.by_pod.contains_key(pod)
+        {
+            self.by_pod.insert(pod.clone(), ip);
+            self.taken.insert(ip);
+        }
+    }
+
+    /// Takes an address back.
+    pub(super) fn take_back_of(&mut self, pod: &ObjectKey) {
+        if let Some(ip) = self.by_pod.remove(pod) {
+            self.taken.remove(&ip);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_unique_and_come_back() {
+        let mut addresses = Addresses::default();
+        let pod = |name: &str| ObjectKey::new("default", name);
+        let first = addresses.give(0, &pod("a"));
+        assert_eq!(first.to_string(), "10.244.0.2");
+        assert_eq!(addresses.give(0, &pod("a")), first);
+        assert_ne!(addresses.give(0, &pod("b")), first);
+        assert_eq!(addresses.give(1, &pod("c")).to_string(), "10.244.1.2");
+        addresses.take_back_of(&pod("a"));
+        assert_eq!(addresses.give(0, &pod("d")), first);
+        assert_eq!(pod_cidr(3), "10.244.3.0/24");
+    }
+}
