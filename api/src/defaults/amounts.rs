@@ -22,7 +22,13 @@ const QUANTITY_MAPS: &[&str] = &[
 ];
 
 /// Single quantities.
-const QUANTITIES: &[&str] = &["sizeLimit", "divisor", "averageValue", "maximumVolumeSize", "capacity"];
+const QUANTITIES: &[&str] = &[
+    "sizeLimit",
+    "divisor",
+    "averageValue",
+    "maximumVolumeSize",
+    "capacity",
+];
 
 /// Times to the second.
 const TIMES: &[&str] = &[
@@ -50,8 +56,17 @@ const TIMES: &[&str] = &[
 const MICRO_TIMES: &[&str] = &["acquireTime", "renewTime", "eventTime", "lastObservedTime"];
 
 /// Maps of texts that users fill: nothing in them is ours to change.
-const OPAQUE: &[&str] =
-    &["annotations", "labels", "matchLabels", "nodeSelector", "data", "stringData", "binaryData", "parameters", "fieldsV1"];
+const OPAQUE: &[&str] = &[
+    "annotations",
+    "labels",
+    "matchLabels",
+    "nodeSelector",
+    "data",
+    "stringData",
+    "binaryData",
+    "parameters",
+    "fieldsV1",
+];
 
 /// Brings every quantity and time of a document to its canonical form. What can't be read stays as it is, for the checks to
 /// complain about.
@@ -67,7 +82,9 @@ pub(super) fn canonicalise(value: &mut Value) {
                 if QUANTITY_MAPS.contains(&key)
                     && let Value::Object(amounts) = value
                 {
-                    amounts.values_mut().for_each(|amount| quantity(amount, true));
+                    amounts
+                        .values_mut()
+                        .for_each(|amount| quantity(amount, true));
                 } else if QUANTITIES.contains(&key) {
                     quantity(value, false);
                 } else if key == "value" && value.is_number() {
@@ -95,13 +112,20 @@ pub(super) fn quantity(value: &mut Value, round: bool) {
         _ => return,
     };
     if let Ok(parsed) = parsed {
-        let parsed = if round { parsed.round_up(Scale::Milli) } else { parsed };
+        let parsed = if round {
+            parsed.round_up(Scale::Milli)
+        } else {
+            parsed
+        };
         *value = Value::String(parsed.to_string());
     }
 }
 
 fn time(value: &mut Value, form: &str) {
-    if let Some(parsed) = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) {
+    if let Some(parsed) = value
+        .as_str()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+    {
         *value = Value::String(parsed.strftime(form).to_string());
     }
 }

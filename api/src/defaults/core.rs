@@ -19,11 +19,13 @@ pub(super) fn apply(kind: &str, document: &mut Value) {
         "Node" => node(document),
         "Endpoints" => {
             for subset in doc::each_mut(document, "subsets") {
-                doc::each_mut(subset, "ports").for_each(|port| doc::default_text(port, "protocol", "TCP"));
+                doc::each_mut(subset, "ports")
+                    .for_each(|port| doc::default_text(port, "protocol", "TCP"));
             }
         }
         "LimitRange" => {
-            doc::each_mut(doc::ensure_object(document, "spec"), "limits").for_each(limit_range_item);
+            doc::each_mut(doc::ensure_object(document, "spec"), "limits")
+                .for_each(limit_range_item);
         }
         "Event" => event(document),
         _ => {}
@@ -55,8 +57,18 @@ fn service(document: &mut Value) {
         "None" => {
             doc::remove(spec, "sessionAffinityConfig");
         }
-        "ClientIP" if doc::at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).is_null() => {
-            doc::set(spec, "sessionAffinityConfig", serde_json::json!({"clientIP": {"timeoutSeconds": 10_800}}));
+        "ClientIP"
+            if doc::at(
+                spec,
+                &["sessionAffinityConfig", "clientIP", "timeoutSeconds"],
+            )
+            .is_null() =>
+        {
+            doc::set(
+                spec,
+                "sessionAffinityConfig",
+                serde_json::json!({"clientIP": {"timeoutSeconds": 10_800}}),
+            );
         }
         _ => {}
     }
@@ -131,7 +143,10 @@ fn node(document: &mut Value) {
         doc::default_to(condition, "lastTransitionTime", Value::Null);
     }
     let spec = doc::ensure_object(document, "spec");
-    let (one, many) = (doc::text(spec, "podCIDR").to_owned(), doc::list(spec, "podCIDRs").to_vec());
+    let (one, many) = (
+        doc::text(spec, "podCIDR").to_owned(),
+        doc::list(spec, "podCIDRs").to_vec(),
+    );
     if !one.is_empty() && many.is_empty() {
         doc::set(spec, "podCIDRs", vec![one]);
     } else if let (true, Some(first)) = (one.is_empty(), many.into_iter().next()) {
@@ -148,9 +163,14 @@ fn limit_range_item(item: &mut Value) {
     if doc::text(item, "type") != "Container" {
         return;
     }
-    for (to, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
-        let source: Vec<(String, Value)> =
-            doc::entries(item, from).map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    for (to, from) in [
+        ("default", "max"),
+        ("defaultRequest", "default"),
+        ("defaultRequest", "min"),
+    ] {
+        let source: Vec<(String, Value)> = doc::entries(item, from)
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect();
         if !source.is_empty() {
             let target = doc::ensure_object(item, to);
             for (name, value) in source {

@@ -12,7 +12,9 @@ pub(super) fn apply(gvk: &GroupVersionKind, document: &mut Value) {
     match (&*gvk.group, &*gvk.kind) {
         ("networking.k8s.io", "NetworkPolicy") => network_policy(document),
         ("networking.k8s.io", "IngressClass") => {
-            if let Some(parameters) = doc::object_mut(doc::ensure_object(document, "spec"), "parameters") {
+            if let Some(parameters) =
+                doc::object_mut(doc::ensure_object(document, "spec"), "parameters")
+            {
                 doc::default_to(parameters, "scope", "Cluster");
             }
         }
@@ -56,12 +58,20 @@ pub(super) fn apply(gvk: &GroupVersionKind, document: &mut Value) {
             for key in ["regarding", "deprecatedSource"] {
                 doc::ensure_object(document, key);
             }
-            for key in ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+            for key in [
+                "eventTime",
+                "deprecatedFirstTimestamp",
+                "deprecatedLastTimestamp",
+            ] {
                 doc::default_to(document, key, Value::Null);
             }
         }
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
-            doc::default_int(doc::ensure_object(document, "spec"), "matchingPrecedence", 1000);
+            doc::default_int(
+                doc::ensure_object(document, "spec"),
+                "matchingPrecedence",
+                1000,
+            );
         }
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
             priority_level(doc::ensure_object(document, "spec"));
@@ -110,7 +120,12 @@ fn network_policy(document: &mut Value) {
 fn csi_driver(document: &mut Value) {
     let spec = doc::ensure_object(document, "spec");
     doc::default_to(spec, "attachRequired", true);
-    for key in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+    for key in [
+        "podInfoOnMount",
+        "storageCapacity",
+        "requiresRepublish",
+        "seLinuxMount",
+    ] {
         doc::default_to(spec, key, false);
     }
     doc::default_to(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");

@@ -32,7 +32,11 @@ pub(super) fn pod(pod: &mut Value) {
         }
     }
     let status = doc::ensure_object(pod, "status");
-    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+    for list in [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ] {
         for status in doc::each_mut(status, list) {
             doc::ensure_object(status, "state");
             doc::ensure_object(status, "lastState");
@@ -49,8 +53,9 @@ pub(super) fn pod(pod: &mut Value) {
 }
 
 fn requests_from_limits(resources: &mut Value) {
-    let limits: Vec<(String, Value)> =
-        doc::entries(resources, "limits").map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    let limits: Vec<(String, Value)> = doc::entries(resources, "limits")
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
     if limits.is_empty() {
         return;
     }
@@ -67,8 +72,9 @@ fn pod_resources(spec: &mut Value) {
     }
     let aggregate = resources::aggregate(spec, "requests");
     let own = doc::get(spec, "resources").clone();
-    let limits: Vec<(String, Value)> =
-        doc::entries(&own, "limits").map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    let limits: Vec<(String, Value)> = doc::entries(&own, "limits")
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
     if limits.is_empty() {
         return;
     }
@@ -78,7 +84,10 @@ fn pod_resources(spec: &mut Value) {
             doc::default_to(requests, &name, quantity.to_string());
         }
     }
-    for (name, value) in limits.into_iter().filter(|(name, _)| resources::is_pod_level(name)) {
+    for (name, value) in limits
+        .into_iter()
+        .filter(|(name, _)| resources::is_pod_level(name))
+    {
         doc::default_to(requests, &name, value);
     }
 }
@@ -114,7 +123,10 @@ fn pod_spec(spec: &mut Value) {
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are written.
 fn service_account(spec: &mut Value) {
-    let name = match (doc::text(spec, "serviceAccountName"), doc::text(spec, "serviceAccount")) {
+    let name = match (
+        doc::text(spec, "serviceAccountName"),
+        doc::text(spec, "serviceAccount"),
+    ) {
         ("", "") => return,
         ("", old) => old.to_owned(),
         (name, _) => name.to_owned(),
@@ -130,7 +142,11 @@ fn drop_text(of: &mut Value, key: &str) {
 }
 
 fn container(container: &mut Value) {
-    let policy = if image_tag(doc::text(container, "image")) == Some("latest") { "Always" } else { "IfNotPresent" };
+    let policy = if image_tag(doc::text(container, "image")) == Some("latest") {
+        "Always"
+    } else {
+        "IfNotPresent"
+    };
     doc::default_text(container, "imagePullPolicy", policy);
     doc::default_text(container, "terminationMessagePath", "/dev/termination-log");
     doc::default_text(container, "terminationMessagePolicy", "File");
@@ -189,7 +205,11 @@ fn field_sources(of: &mut Value) {
 }
 
 fn volume(volume: &mut Value) {
-    let has_source = volume.as_object().is_some_and(|fields| fields.iter().any(|(key, value)| key != "name" && !value.is_null()));
+    let has_source = volume.as_object().is_some_and(|fields| {
+        fields
+            .iter()
+            .any(|(key, value)| key != "name" && !value.is_null())
+    });
     if !has_source {
         doc::ensure_object(volume, "emptyDir");
     }
@@ -198,7 +218,11 @@ fn volume(volume: &mut Value) {
             doc::default_to(source, "defaultMode", FILE_MODE);
         }
     }
-    for file in volume.get_mut("downwardAPI").into_iter().flat_map(|source| doc::each_mut(source, "items")) {
+    for file in volume
+        .get_mut("downwardAPI")
+        .into_iter()
+        .flat_map(|source| doc::each_mut(source, "items"))
+    {
         field_sources(file);
     }
     if let Some(projected) = doc::object_mut(volume, "projected") {
@@ -224,7 +248,11 @@ fn volume(volume: &mut Value) {
         doc::ensure_object(spec, "resources");
     }
     if let Some(image) = doc::object_mut(volume, "image") {
-        let policy = if image_tag(doc::text(image, "reference")) == Some("latest") { "Always" } else { "IfNotPresent" };
+        let policy = if image_tag(doc::text(image, "reference")) == Some("latest") {
+            "Always"
+        } else {
+            "IfNotPresent"
+        };
         doc::default_text(image, "pullPolicy", policy);
     }
     storage_source(volume);
@@ -258,18 +286,27 @@ pub(super) fn storage_source(of: &mut Value) {
 
 /// The tag of an image: `latest` where it has neither tag nor digest, none where it has a digest only or can't be read.
 fn image_tag(image: &str) -> Option<&str> {
-    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
+    let (name, digest) = image
+        .split_once('@')
+        .map_or((image, false), |(name, _)| (name, true));
     let (name, tag) = match name.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (name, None),
     };
     let path = match name.split_once('/') {
-        Some((domain, path)) if domain.contains(['.', ':']) || domain == "localhost" || domain.to_lowercase() != domain => path,
+        Some((domain, path))
+            if domain.contains(['.', ':'])
+                || domain == "localhost"
+                || domain.to_lowercase() != domain =>
+        {
+            path
+        }
         _ => name,
     };
     let readable = path.split('/').all(|part| {
-        part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
-            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+        part.bytes().all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
+        }) && part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.ends_with(|c: char| c.is_ascii_alphanumeric())
     });
     match tag {

@@ -12,7 +12,10 @@ use crate::doc;
 /// The groups whose kinds are known here.
 pub(super) fn is_built_in(group: &str) -> bool {
     !group.contains('.')
-        && matches!(group, "" | "apps" | "batch" | "autoscaling" | "policy" | "extensions")
+        && matches!(
+            group,
+            "" | "apps" | "batch" | "autoscaling" | "policy" | "extensions"
+        )
         || group.ends_with(".k8s.io")
 }
 
@@ -213,7 +216,10 @@ pub(super) fn drop_empty(gvk: &GroupVersionKind, document: &mut Value) {
     };
     let opaque_top = matches!((&*gvk.group, &*gvk.kind), ("apps", "ControllerRevision"));
     walk(document, keep, opaque_top);
-    if matches!((&*gvk.group, &*gvk.kind), ("", "Service" | "ReplicationController")) {
+    if matches!(
+        (&*gvk.group, &*gvk.kind),
+        ("", "Service" | "ReplicationController")
+    ) {
         if let Some(spec) = doc::object_mut(document, "spec") {
             let empty = doc::is_empty(doc::get(spec, "selector"));
             if empty {
@@ -282,21 +288,49 @@ const WITH_SPEC: &[(&str, &[&str])] = &[
             "ResourceQuota",
         ],
     ),
-    ("apps", &["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"]),
+    (
+        "apps",
+        &["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"],
+    ),
     ("batch", &["Job", "CronJob"]),
     ("autoscaling", &["HorizontalPodAutoscaler"]),
     ("policy", &["PodDisruptionBudget"]),
-    ("networking.k8s.io", &["Ingress", "IngressClass", "NetworkPolicy", "ServiceCIDR", "IPAddress"]),
+    (
+        "networking.k8s.io",
+        &[
+            "Ingress",
+            "IngressClass",
+            "NetworkPolicy",
+            "ServiceCIDR",
+            "IPAddress",
+        ],
+    ),
     ("coordination.k8s.io", &["Lease"]),
     ("certificates.k8s.io", &["CertificateSigningRequest"]),
-    ("storage.k8s.io", &["CSIDriver", "CSINode", "VolumeAttachment"]),
-    ("flowcontrol.apiserver.k8s.io", &["FlowSchema", "PriorityLevelConfiguration"]),
-    ("resource.k8s.io", &["ResourceClaim", "ResourceClaimTemplate", "ResourceSlice", "DeviceClass"]),
+    (
+        "storage.k8s.io",
+        &["CSIDriver", "CSINode", "VolumeAttachment"],
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        &["FlowSchema", "PriorityLevelConfiguration"],
+    ),
+    (
+        "resource.k8s.io",
+        &[
+            "ResourceClaim",
+            "ResourceClaimTemplate",
+            "ResourceSlice",
+            "DeviceClass",
+        ],
+    ),
 ];
 
 /// Puts the fields that are always written.
 pub(super) fn always_written(gvk: &GroupVersionKind, document: &mut Value) {
-    let with_spec = WITH_SPEC.iter().any(|(group, kinds)| *group == gvk.group && kinds.contains(&&*gvk.kind));
+    let with_spec = WITH_SPEC
+        .iter()
+        .any(|(group, kinds)| *group == gvk.group && kinds.contains(&&*gvk.kind));
     if with_spec {
         doc::ensure_object(document, "spec");
     }
@@ -328,7 +362,10 @@ pub(super) fn zero_status(gvk: &GroupVersionKind) -> Option<Value> {
                 "architecture": ""
             }
         }),
-        ("", "Pod" | "Namespace" | "PersistentVolume" | "PersistentVolumeClaim" | "ResourceQuota")
+        (
+            "",
+            "Pod" | "Namespace" | "PersistentVolume" | "PersistentVolumeClaim" | "ResourceQuota",
+        )
         | ("apps", "Deployment")
         | ("batch", "Job" | "CronJob")
         | ("networking.k8s.io", "ServiceCIDR")
@@ -345,7 +382,9 @@ pub(super) fn zero_status(gvk: &GroupVersionKind) -> Option<Value> {
         ("autoscaling", "HorizontalPodAutoscaler") if gvk.version == "v1" => {
             json!({"currentReplicas": 0, "desiredReplicas": 0})
         }
-        ("autoscaling", "HorizontalPodAutoscaler") => json!({"desiredReplicas": 0, "currentMetrics": null}),
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            json!({"desiredReplicas": 0, "currentMetrics": null})
+        }
         ("storage.k8s.io", "VolumeAttachment") => json!({"attached": false}),
         _ => return None,
     })

@@ -49,9 +49,15 @@ fn a_daemon_set_and_a_cron_job() {
         json!({"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata":
             {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}),
     );
-    assert_eq!(found["spec"]["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate":
-        {"maxUnavailable": 1, "maxSurge": 0}}));
-    assert_eq!(found["spec"]["template"]["spec"]["containers"][0], container("i:1", "IfNotPresent"));
+    assert_eq!(
+        found["spec"]["updateStrategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate":
+        {"maxUnavailable": 1, "maxSurge": 0}})
+    );
+    assert_eq!(
+        found["spec"]["template"]["spec"]["containers"][0],
+        container("i:1", "IfNotPresent")
+    );
     assert_eq!(
         found["status"],
         json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
@@ -72,20 +78,37 @@ fn a_daemon_set_and_a_cron_job() {
 
 #[test]
 fn services() {
-    let found = defaulted("v1", "Service", json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"},
-        "ports": [{"port": 80}]}}));
+    let found = defaulted(
+        "v1",
+        "Service",
+        json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"},
+        "ports": [{"port": 80}]}}),
+    );
     assert_eq!(
         found,
         json!({"metadata": {"name": "s"}, "spec": {"ports": [{"protocol": "TCP", "port": 80, "targetPort": 80}],
             "selector": {"a": "b"}, "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"},
             "status": {"loadBalancer": {}}})
     );
-    let found =
-        defaulted("v1", "Service", json!({"metadata": {"name": "en"}, "spec": {"type": "ExternalName", "externalName": "f"}}));
-    assert_eq!(found["spec"], json!({"type": "ExternalName", "sessionAffinity": "None", "externalName": "f"}));
-    let found = defaulted("v1", "Service", json!({"metadata": {}, "spec": {"type": "LoadBalancer", "ports": [{"port": 1}],
-        "sessionAffinity": "ClientIP"}}));
-    assert_eq!(found["spec"]["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
+    let found = defaulted(
+        "v1",
+        "Service",
+        json!({"metadata": {"name": "en"}, "spec": {"type": "ExternalName", "externalName": "f"}}),
+    );
+    assert_eq!(
+        found["spec"],
+        json!({"type": "ExternalName", "sessionAffinity": "None", "externalName": "f"})
+    );
+    let found = defaulted(
+        "v1",
+        "Service",
+        json!({"metadata": {}, "spec": {"type": "LoadBalancer", "ports": [{"port": 1}],
+        "sessionAffinity": "ClientIP"}}),
+    );
+    assert_eq!(
+        found["spec"]["sessionAffinityConfig"],
+        json!({"clientIP": {"timeoutSeconds": 10800}})
+    );
     assert_eq!(found["spec"]["allocateLoadBalancerNodePorts"], json!(true));
     assert_eq!(found["spec"]["externalTrafficPolicy"], json!("Cluster"));
 }
@@ -103,8 +126,14 @@ fn pods_get_more_than_templates() {
             "livenessProbe": {"httpGet": {"port": 80}, "initialDelaySeconds": 0}}]}}),
     );
     let container = &found["spec"]["containers"][0];
-    assert_eq!(container["resources"], json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}));
-    assert_eq!(container["ports"], json!([{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}]));
+    assert_eq!(
+        container["resources"],
+        json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}})
+    );
+    assert_eq!(
+        container["ports"],
+        json!([{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}])
+    );
     assert_eq!(
         container["env"],
         json!([{"name": "A"}, {"name": "B", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}])
@@ -138,7 +167,10 @@ fn an_autoscaler_and_a_limit_range() {
         found["spec"]["metrics"],
         json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}])
     );
-    assert_eq!(found["status"], json!({"desiredReplicas": 0, "currentMetrics": null}));
+    assert_eq!(
+        found["status"],
+        json!({"desiredReplicas": 0, "currentMetrics": null})
+    );
     let found = defaulted(
         "v1",
         "LimitRange",
@@ -154,27 +186,48 @@ fn an_autoscaler_and_a_limit_range() {
 fn a_node_a_volume_and_the_rest() {
     let found = defaulted("v1", "Node", json!({"metadata": {"name": "n"}}));
     assert_eq!(found["spec"], json!({}));
-    assert_eq!(found["status"]["daemonEndpoints"], json!({"kubeletEndpoint": {"Port": 0}}));
-    let found = defaulted("v1", "PersistentVolume", json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1024Mi"},
-        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}}));
+    assert_eq!(
+        found["status"]["daemonEndpoints"],
+        json!({"kubeletEndpoint": {"Port": 0}})
+    );
+    let found = defaulted(
+        "v1",
+        "PersistentVolume",
+        json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1024Mi"},
+        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}}),
+    );
     assert_eq!(
         found["spec"],
         json!({"capacity": {"storage": "1Gi"}, "hostPath": {"path": "/tmp/x", "type": ""}, "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"})
     );
-    let found = defaulted("storage.k8s.io/v1", "StorageClass", json!({"metadata": {}, "provisioner": "p.io/x"}));
+    let found = defaulted(
+        "storage.k8s.io/v1",
+        "StorageClass",
+        json!({"metadata": {}, "provisioner": "p.io/x"}),
+    );
     assert_eq!(
         found,
         json!({"metadata": {}, "provisioner": "p.io/x", "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"})
     );
-    let found = defaulted("networking.k8s.io/v1", "NetworkPolicy", json!({"metadata": {}, "spec": {"egress": [{"ports":
-        [{"port": 1}]}]}}));
+    let found = defaulted(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        json!({"metadata": {}, "spec": {"egress": [{"ports":
+        [{"port": 1}]}]}}),
+    );
     assert_eq!(
         found["spec"],
         json!({"podSelector": {}, "egress": [{"ports": [{"port": 1, "protocol": "TCP"}]}], "policyTypes": ["Ingress", "Egress"]})
     );
-    assert_eq!(defaulted("v1", "ConfigMap", json!({"metadata": {}, "data": {"limits": "1.50", "x": ""}}))["data"],
-        json!({"limits": "1.50", "x": ""}));
+    assert_eq!(
+        defaulted(
+            "v1",
+            "ConfigMap",
+            json!({"metadata": {}, "data": {"limits": "1.50", "x": ""}})
+        )["data"],
+        json!({"limits": "1.50", "x": ""})
+    );
 }
 
 #[test]
@@ -190,8 +243,15 @@ fn fields_with_a_meaning_of_their_own_stay() {
     assert_eq!(spec["automountServiceAccountToken"], json!(false));
     assert_eq!(spec["enableServiceLinks"], json!(false));
     assert_eq!(spec["terminationGracePeriodSeconds"], json!(0));
-    assert_eq!(spec["containers"][0]["securityContext"], json!({"privileged": false, "runAsUser": 0}));
-    let found = defaulted("v1", "PersistentVolumeClaim", json!({"metadata": {}, "spec": {"storageClassName": ""}}));
+    assert_eq!(
+        spec["containers"][0]["securityContext"],
+        json!({"privileged": false, "runAsUser": 0})
+    );
+    let found = defaulted(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"metadata": {}, "spec": {"storageClassName": ""}}),
+    );
     assert_eq!(found["spec"]["storageClassName"], json!(""));
 }
 
@@ -202,6 +262,12 @@ fn times_have_whole_seconds_and_leases_microseconds() {
         "Lease",
         json!({"metadata": {"creationTimestamp": "2026-01-01T02:00:00.5+02:00"}, "spec": {"renewTime": "2026-01-01T00:00:00Z"}}),
     );
-    assert_eq!(found["metadata"]["creationTimestamp"], json!("2026-01-01T00:00:00Z"));
-    assert_eq!(found["spec"]["renewTime"], json!("2026-01-01T00:00:00.000000Z"));
+    assert_eq!(
+        found["metadata"]["creationTimestamp"],
+        json!("2026-01-01T00:00:00Z")
+    );
+    assert_eq!(
+        found["spec"]["renewTime"],
+        json!("2026-01-01T00:00:00.000000Z")
+    );
 }

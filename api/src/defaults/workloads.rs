@@ -69,7 +69,11 @@ fn stateful_set(document: &mut Value) {
     let strategy = doc::ensure_object(spec, "updateStrategy");
     doc::default_text(strategy, "type", "RollingUpdate");
     if doc::text(strategy, "type") == "RollingUpdate" {
-        doc::default_to(doc::ensure_object(strategy, "rollingUpdate"), "partition", 0);
+        doc::default_to(
+            doc::ensure_object(strategy, "rollingUpdate"),
+            "partition",
+            0,
+        );
     }
     let retention = doc::ensure_object(spec, "persistentVolumeClaimRetentionPolicy");
     doc::default_text(retention, "whenDeleted", "Retain");
@@ -93,12 +97,20 @@ fn job(document: &mut Value) {
         doc::set(spec, "completions", 1);
     }
     doc::default_to(spec, "parallelism", 1);
-    let limit = if doc::has(spec, "backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
+    let limit = if doc::has(spec, "backoffLimitPerIndex") {
+        i64::from(i32::MAX)
+    } else {
+        6
+    };
     doc::default_to(spec, "backoffLimit", limit);
     doc::default_to(spec, "completionMode", "NonIndexed");
     doc::default_to(spec, "suspend", false);
     doc::default_to(spec, "manualSelector", false);
-    let replacement = if doc::has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    let replacement = if doc::has(spec, "podFailurePolicy") {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
     doc::default_to(spec, "podReplacementPolicy", replacement);
     job_spec(spec);
     let labels = doc::at(document, &["spec", "template", "metadata", "labels"]).clone();
@@ -146,9 +158,17 @@ fn autoscaler(version: &str, document: &mut Value) {
         );
     }
     for metric in doc::each_mut(spec, "metrics") {
-        for kind in ["resource", "containerResource", "pods", "object", "external"] {
-            if let Some(value) =
-                metric.get_mut(kind).and_then(|source| source.get_mut("target")).and_then(|target| target.get_mut("value"))
+        for kind in [
+            "resource",
+            "containerResource",
+            "pods",
+            "object",
+            "external",
+        ] {
+            if let Some(value) = metric
+                .get_mut(kind)
+                .and_then(|source| source.get_mut("target"))
+                .and_then(|target| target.get_mut("value"))
             {
                 amounts::quantity(value, false);
             }

@@ -54,7 +54,10 @@ pub(super) fn update(new: &mut Value, old: &Value, subresource: Option<&str>, co
                 .collect();
             let status = doc::ensure_object(new, "status");
             conditions.extend(
-                doc::list(status, "conditions").iter().filter(|condition| !decided(doc::text(condition, "type"))).cloned(),
+                doc::list(status, "conditions")
+                    .iter()
+                    .filter(|condition| !decided(doc::text(condition, "type")))
+                    .cloned(),
             );
             if conditions.is_empty() {
                 doc::remove(status, "conditions");

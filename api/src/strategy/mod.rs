@@ -36,8 +36,8 @@ use serde_json::Value;
 
 pub use pod::{bind, qos_class};
 pub use rules::{
-    allow_create_on_update, allow_unconditional_update, default_propagation, deletion_returns_object,
-    deprecation_warning, graceful_period, reset_fields,
+    allow_create_on_update, allow_unconditional_update, default_propagation,
+    deletion_returns_object, deprecation_warning, graceful_period, reset_fields,
 };
 pub use warnings::{warnings_on_create, warnings_on_delete, warnings_on_update};
 
@@ -57,13 +57,22 @@ fn has_generation(gvk: &GroupVersionKind) -> bool {
     matches!(
         (&*gvk.group, &*gvk.kind),
         ("", "Pod" | "PodTemplate" | "ReplicationController")
-            | ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet")
+            | (
+                "apps",
+                "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet"
+            )
             | ("batch", "Job" | "CronJob")
-            | ("networking.k8s.io", "Ingress" | "IngressClass" | "NetworkPolicy")
+            | (
+                "networking.k8s.io",
+                "Ingress" | "IngressClass" | "NetworkPolicy"
+            )
             | ("policy", "PodDisruptionBudget")
             | ("scheduling.k8s.io", "PriorityClass")
             | ("discovery.k8s.io", "EndpointSlice")
-            | ("flowcontrol.apiserver.k8s.io", "FlowSchema" | "PriorityLevelConfiguration")
+            | (
+                "flowcontrol.apiserver.k8s.io",
+                "FlowSchema" | "PriorityLevelConfiguration"
+            )
             | ("resource.k8s.io", "ResourceSlice" | "DeviceClass")
     )
 }
@@ -115,14 +124,19 @@ pub fn prepare_for_create(gvk: &GroupVersionKind, document: &mut Value, context:
         }
         ("apps", "DaemonSet") => workloads::create_daemon_set(document),
         ("batch", "Job") => workloads::create_job(document),
-        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::create(document, context),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::create(document, context)
+        }
         _ => {}
     }
 }
 
 /// A claim's two ways to name its source say the same.
 fn data_sources(spec: &mut Value) {
-    let (old, new) = (doc::get(spec, "dataSource").clone(), doc::get(spec, "dataSourceRef").clone());
+    let (old, new) = (
+        doc::get(spec, "dataSource").clone(),
+        doc::get(spec, "dataSourceRef").clone(),
+    );
     if old.is_object() && new.is_null() {
         doc::set(spec, "dataSourceRef", old);
     } else if old.is_null() && new.is_object() && doc::text(&new, "namespace").is_empty() {
@@ -140,11 +154,19 @@ fn data_sources(spec: &mut Value) {
 
 /// `stringData` is only ever written: its texts become entries of `data`.
 fn fold_string_data(document: &mut Value) {
-    let Some(strings) = doc::remove(document, "stringData") else { return };
-    let Some(strings) = strings.as_object().filter(|strings| !strings.is_empty()) else { return };
+    let Some(strings) = doc::remove(document, "stringData") else {
+        return;
+    };
+    let Some(strings) = strings.as_object().filter(|strings| !strings.is_empty()) else {
+        return;
+    };
     let data = doc::ensure_object(document, "data");
     for (key, value) in strings {
-        doc::set(data, key, STANDARD.encode(value.as_str().unwrap_or_default()));
+        doc::set(
+            data,
+            key,
+            STANDARD.encode(value.as_str().unwrap_or_default()),
+        );
     }
 }
 
@@ -160,7 +182,9 @@ pub fn prepare_for_update(
     keep_identity(new, old);
     match ((&*gvk.group, &*gvk.kind), subresource) {
         (("", "Pod"), _) => pod::update(new, old, subresource),
-        (("certificates.k8s.io", "CertificateSigningRequest"), _) => certificates::update(new, old, subresource, context),
+        (("certificates.k8s.io", "CertificateSigningRequest"), _) => {
+            certificates::update(new, old, subresource, context)
+        }
         (("", "Namespace"), Some("finalize")) => doc::copy_field(new, old, "status"),
         (_, Some("status")) => status(gvk, new, old, context),
         (("", "Service"), None) => {
@@ -189,7 +213,10 @@ pub fn prepare_for_update(
             }
         }
     }
-    if has_generation(gvk) && !matches!(subresource, Some("status" | "binding")) && generation_rises(gvk, new, old) {
+    if has_generation(gvk)
+        && !matches!(subresource, Some("status" | "binding"))
+        && generation_rises(gvk, new, old)
+    {
         let meta = doc::ensure_object(new, "metadata");
         let before = doc::int(doc::get(old, "metadata"), "generation").unwrap_or_default();
         doc::set(meta, "generation", before + 1);
@@ -202,7 +229,12 @@ fn keep_identity(new: &mut Value, old: &Value) {
     let meta = doc::ensure_object(new, "metadata");
     doc::copy_field(meta, old, "generation");
     doc::remove(meta, "selfLink");
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         if doc::is_empty(doc::get(meta, key)) {
             doc::copy_field(meta, old, key);
         }
@@ -211,13 +243,21 @@ fn keep_identity(new: &mut Value, old: &Value) {
 
 fn generation_rises(gvk: &GroupVersionKind, new: &Value, old: &Value) -> bool {
     let changed = |key: &str| !doc::same(doc::get(new, key), doc::get(old, key));
-    let meta_changed = |key: &str| !doc::same(doc::at(new, &["metadata", key]), doc::at(old, &["metadata", key]));
+    let meta_changed = |key: &str| {
+        !doc::same(
+            doc::at(new, &["metadata", key]),
+            doc::at(old, &["metadata", key]),
+        )
+    };
     match (&*gvk.group, &*gvk.kind) {
         ("", "PodTemplate") => changed("template"),
         ("apps", "Deployment") => changed("spec") || meta_changed("annotations"),
         ("scheduling.k8s.io", "PriorityClass") => false,
         ("discovery.k8s.io", "EndpointSlice") => {
-            changed("addressType") || changed("endpoints") || changed("ports") || meta_changed("labels")
+            changed("addressType")
+                || changed("endpoints")
+                || changed("ports")
+                || meta_changed("labels")
         }
         _ => changed("spec"),
     }
@@ -227,12 +267,17 @@ fn generation_rises(gvk: &GroupVersionKind, new: &Value, old: &Value) -> bool {
 fn status(gvk: &GroupVersionKind, new: &mut Value, old: &Value, context: &Context) {
     doc::copy_field(new, old, "spec");
     match (&*gvk.group, &*gvk.kind) {
-        ("apps", "Deployment") => doc::copy_field(doc::ensure_object(new, "metadata"), doc::get(old, "metadata"), "labels"),
+        ("apps", "Deployment") => doc::copy_field(
+            doc::ensure_object(new, "metadata"),
+            doc::get(old, "metadata"),
+            "labels",
+        ),
         ("", "PersistentVolume") => {
             let (phase, moment) = ("phase", "lastPhaseTransitionTime");
             let before = doc::get(old, "status");
             let after = doc::ensure_object(new, "status");
-            let unset = doc::text(after, moment).is_empty() || doc::text(after, moment) == doc::text(before, moment);
+            let unset = doc::text(after, moment).is_empty()
+                || doc::text(after, moment) == doc::text(before, moment);
             if doc::text(after, phase) != doc::text(before, phase) && unset {
                 doc::set(after, moment, context.now.clone());
             }
@@ -246,6 +291,10 @@ pub fn canonicalize(gvk: &GroupVersionKind, document: &mut Value) {
     if (&*gvk.group, &*gvk.kind) == ("", "Namespace") {
         let meta = doc::ensure_object(document, "metadata");
         let name = doc::text(meta, "name").to_owned();
-        doc::set(doc::ensure_object(meta, "labels"), "kubernetes.io/metadata.name", name);
+        doc::set(
+            doc::ensure_object(meta, "labels"),
+            "kubernetes.io/metadata.name",
+            name,
+        );
     }
 }

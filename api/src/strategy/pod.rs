@@ -34,9 +34,13 @@ fn merge_label_keys(spec: &mut Value, labels: &Value) {
     for constraint in doc::each_mut(spec, "topologySpreadConstraints") {
         merge(constraint, "matchLabelKeys", "In", labels);
     }
-    let Some(affinity) = doc::object_mut(spec, "affinity") else { return };
+    let Some(affinity) = doc::object_mut(spec, "affinity") else {
+        return;
+    };
     for key in ["podAffinity", "podAntiAffinity"] {
-        let Some(pods) = doc::object_mut(affinity, key) else { continue };
+        let Some(pods) = doc::object_mut(affinity, key) else {
+            continue;
+        };
         for term in doc::each_mut(pods, "requiredDuringSchedulingIgnoredDuringExecution") {
             merge(term, "matchLabelKeys", "In", labels);
             merge(term, "mismatchLabelKeys", "NotIn", labels);
@@ -52,7 +56,9 @@ fn merge_label_keys(spec: &mut Value, labels: &Value) {
 
 fn merge(term: &mut Value, keys: &str, operator: &str, labels: &Value) {
     let added: Vec<Value> = doc::texts(term, keys)
-        .filter_map(|key| Some(json!({"key": key, "operator": operator, "values": [labels.get(key)?.as_str()?]})))
+        .filter_map(|key| {
+            Some(json!({"key": key, "operator": operator, "values": [labels.get(key)?.as_str()?]}))
+        })
         .collect();
     if let (false, Some(selector)) = (added.is_empty(), doc::object_mut(term, "labelSelector")) {
         let mut expressions = doc::list(selector, "matchExpressions").to_vec();
@@ -68,19 +74,29 @@ pub fn qos_class(spec: &Value) -> &'static str {
         quantities(doc::get(of, "resources"), section)
             .into_iter()
             .filter(|(name, amount)| {
-                matches!(name.as_str(), "cpu" | "memory") && !amount.is_zero() && !amount.is_negative()
+                matches!(name.as_str(), "cpu" | "memory")
+                    && !amount.is_zero()
+                    && !amount.is_negative()
             })
             .collect()
     };
     let (mut requests, mut limits) = (of(spec, "requests"), of(spec, "limits"));
     let mut guaranteed = true;
     if requests.is_empty() && limits.is_empty() {
-        for container in doc::list(spec, "containers").iter().chain(doc::list(spec, "initContainers")) {
+        for container in doc::list(spec, "containers")
+            .iter()
+            .chain(doc::list(spec, "initContainers"))
+        {
             let own = of(container, "limits");
             guaranteed &= own.len() == 2;
-            for (total, own) in [(&mut requests, of(container, "requests")), (&mut limits, own)] {
+            for (total, own) in [
+                (&mut requests, of(container, "requests")),
+                (&mut limits, own),
+            ] {
                 for (name, amount) in own {
-                    let sum = total.get(&name).map_or_else(|| amount.clone(), |had| had + &amount);
+                    let sum = total
+                        .get(&name)
+                        .map_or_else(|| amount.clone(), |had| had + &amount);
                     total.insert(name, sum);
                 }
             }
@@ -103,7 +119,11 @@ pub(super) fn update(new: &mut Value, old: &Value, subresource: Option<&str>) {
         Some("status") => {
             let claims = doc::at(old, &["status", "resourceClaimStatuses"]).clone();
             doc::copy_field(new, old, "spec");
-            doc::copy_field(doc::ensure_object(new, "metadata"), doc::get(old, "metadata"), "ownerReferences");
+            doc::copy_field(
+                doc::ensure_object(new, "metadata"),
+                doc::get(old, "metadata"),
+                "ownerReferences",
+            );
             let status = doc::ensure_object(new, "status");
             if !claims.is_null() {
                 doc::default_to(status, "resourceClaimStatuses", claims);
@@ -145,11 +165,16 @@ pub fn bind(pod: &mut Value, binding: &Value, context: &Context) -> Result<(), S
     let meta = doc::get(pod, "metadata");
     let name = doc::text(meta, "name").to_owned();
     if doc::has(meta, "deletionTimestamp") {
-        return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return Err(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let node = doc::text(doc::get(pod, "spec"), "nodeName");
     if !node.is_empty() {
-        return Err(format!("pod {name} is already assigned to node {}", orlop_core::field::quote(node)));
+        return Err(format!(
+            "pod {name} is already assigned to node {}",
+            orlop_core::field::quote(node)
+        ));
     }
     if !doc::list(doc::get(pod, "spec"), "schedulingGates").is_empty() {
         return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
@@ -158,7 +183,10 @@ pub fn bind(pod: &mut Value, binding: &Value, context: &Context) -> Result<(), S
     doc::set(doc::ensure_object(pod, "spec"), "nodeName", target);
     for key in ["annotations", "labels"] {
         let from = doc::get(doc::get(binding, "metadata"), key);
-        if let Some(from) = from.as_object().filter(|from| !from.is_empty() && key == "annotations") {
+        if let Some(from) = from
+            .as_object()
+            .filter(|from| !from.is_empty() && key == "annotations")
+        {
             let to = doc::ensure_object(doc::ensure_object(pod, "metadata"), key);
             for (key, value) in from {
                 doc::set(to, key, value.clone());
@@ -173,6 +201,10 @@ pub fn bind(pod: &mut Value, binding: &Value, context: &Context) -> Result<(), S
     }));
     doc::set(status, "conditions", conditions);
     let generation = doc::int(doc::get(pod, "metadata"), "generation").unwrap_or_default();
-    doc::set(doc::ensure_object(pod, "metadata"), "generation", generation + 1);
+    doc::set(
+        doc::ensure_object(pod, "metadata"),
+        "generation",
+        generation + 1,
+    );
     Ok(())
 }

@@ -24,21 +24,36 @@ pub fn allow_unconditional_update(gvk: &GroupVersionKind) -> bool {
     !matches!(
         (&*gvk.group, &*gvk.kind),
         ("policy", "PodDisruptionBudget")
-            | ("coordination.k8s.io" | "flowcontrol.apiserver.k8s.io" | "node.k8s.io", _)
-            | ("storage.k8s.io", "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment")
+            | (
+                "coordination.k8s.io" | "flowcontrol.apiserver.k8s.io" | "node.k8s.io",
+                _
+            )
+            | (
+                "storage.k8s.io",
+                "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment"
+            )
     )
 }
 
 /// How many seconds an object of a kind that stops gracefully has; `None` where objects of the kind go at once. For pods: what
 /// was asked for, else their own grace period; none if they are on no node or have ended.
 #[must_use]
-pub fn graceful_period(gvk: &GroupVersionKind, object: &Value, requested: Option<i64>) -> Option<i64> {
+pub fn graceful_period(
+    gvk: &GroupVersionKind,
+    object: &Value,
+    requested: Option<i64>,
+) -> Option<i64> {
     if (&*gvk.group, &*gvk.kind) != ("", "Pod") {
         return None;
     }
     let spec = doc::get(object, "spec");
-    let period = requested.or_else(|| doc::int(spec, "terminationGracePeriodSeconds")).unwrap_or_default();
-    let ended = matches!(doc::text(doc::get(object, "status"), "phase"), "Failed" | "Succeeded");
+    let period = requested
+        .or_else(|| doc::int(spec, "terminationGracePeriodSeconds"))
+        .unwrap_or_default();
+    let ended = matches!(
+        doc::text(doc::get(object, "status"), "phase"),
+        "Failed" | "Succeeded"
+    );
     Some(if doc::text(spec, "nodeName").is_empty() || ended {
         0
     } else if period < 0 {
@@ -64,7 +79,8 @@ pub fn deletion_returns_object(gvk: &GroupVersionKind) -> bool {
         (&*gvk.group, &*gvk.kind),
         (
             "",
-            "Pod" | "PodTemplate"
+            "Pod"
+                | "PodTemplate"
                 | "Service"
                 | "ServiceAccount"
                 | "Namespace"
@@ -73,7 +89,12 @@ pub fn deletion_returns_object(gvk: &GroupVersionKind) -> bool {
                 | "PersistentVolumeClaim"
         ) | (
             "storage.k8s.io",
-            "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "StorageClass" | "VolumeAttachment" | "VolumeAttributesClass"
+            "CSIDriver"
+                | "CSINode"
+                | "CSIStorageCapacity"
+                | "StorageClass"
+                | "VolumeAttachment"
+                | "VolumeAttributesClass"
         ) | ("resource.k8s.io", _)
             | ("apiextensions.k8s.io", "CustomResourceDefinition")
     )
@@ -81,13 +102,18 @@ pub fn deletion_returns_object(gvk: &GroupVersionKind) -> bool {
 
 /// The fields that a write through this door can't change, so that a server-side apply doesn't come to own them.
 #[must_use]
-pub fn reset_fields(gvk: &GroupVersionKind, subresource: Option<&str>) -> &'static [&'static [&'static str]] {
+pub fn reset_fields(
+    gvk: &GroupVersionKind,
+    subresource: Option<&str>,
+) -> &'static [&'static [&'static str]] {
     const STATUS: &[&[&str]] = &[&["status"]];
     const SPEC: &[&[&str]] = &[&["spec"]];
     match ((&*gvk.group, &*gvk.kind), subresource) {
-        (("", "Pod"), Some("status")) => {
-            &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
-        }
+        (("", "Pod"), Some("status")) => &[
+            &["spec"],
+            &["metadata", "deletionTimestamp"],
+            &["metadata", "ownerReferences"],
+        ],
         (("apps", "Deployment"), Some("status")) => &[&["spec"], &["metadata", "labels"]],
         (("certificates.k8s.io", "CertificateSigningRequest"), None) => &[&["spec"], &["status"]],
         (("certificates.k8s.io", "CertificateSigningRequest"), Some("status")) => &[&["spec"]],
@@ -95,7 +121,8 @@ pub fn reset_fields(gvk: &GroupVersionKind, subresource: Option<&str>) -> &'stat
             &[&["spec"], &["status", "certificate"]]
         }
         (_, Some("status")) => SPEC,
-        (("", "Namespace"), Some("finalize")) | (("", "Pod"), Some("ephemeralcontainers" | "resize")) => STATUS,
+        (("", "Namespace"), Some("finalize"))
+        | (("", "Pod"), Some("ephemeralcontainers" | "resize")) => STATUS,
         (_, Some(_)) => &[],
         (_, None) if crate::defaults::zero_status(gvk).is_some() => STATUS,
         _ => &[],
@@ -106,7 +133,9 @@ pub fn reset_fields(gvk: &GroupVersionKind, subresource: Option<&str>) -> &'stat
 #[must_use]
 pub fn deprecation_warning(gvk: &GroupVersionKind) -> Option<&'static str> {
     match (&*gvk.group, &*gvk.version, &*gvk.kind) {
-        ("", "v1", "ComponentStatus" | "ComponentStatusList") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "v1", "ComponentStatus" | "ComponentStatusList") => {
+            Some("v1 ComponentStatus is deprecated in v1.19+")
+        }
         ("", "v1", "Endpoints" | "EndpointsList") => {
             Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         }

@@ -20,7 +20,13 @@ pub fn read(gvk: &GroupVersionKind, object: &Value) -> Option<Value> {
     }
     let meta = doc::get(object, "metadata");
     let mut own = Value::Object(Map::new());
-    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         doc::copy_field(&mut own, meta, key);
     }
     let spec = doc::get(object, "spec");
@@ -28,7 +34,8 @@ pub fn read(gvk: &GroupVersionKind, object: &Value) -> Option<Value> {
     if let Some(replicas) = doc::int(spec, "replicas").filter(|replicas| *replicas != 0) {
         doc::set(&mut wanted, "replicas", replicas);
     }
-    let mut status = json!({"replicas": doc::int(doc::get(object, "status"), "replicas").unwrap_or_default()});
+    let mut status =
+        json!({"replicas": doc::int(doc::get(object, "status"), "replicas").unwrap_or_default()});
     let selector = match &*gvk.kind {
         "ReplicationController" => labels_text(doc::get(spec, "selector")),
         _ => selector_text(doc::get(spec, "selector")),
@@ -36,7 +43,9 @@ pub fn read(gvk: &GroupVersionKind, object: &Value) -> Option<Value> {
     if !selector.is_empty() {
         doc::set(&mut status, "selector", selector);
     }
-    Some(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own, "spec": wanted, "status": status}))
+    Some(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own, "spec": wanted, "status": status}),
+    )
 }
 
 /// Sets the replicas of an object to those of a `Scale`. False for kinds without.
@@ -79,5 +88,9 @@ pub fn selector_text(selector: &Value) -> String {
         requirements.push((key.to_owned(), text));
     }
     requirements.sort_by(|a, b| a.0.cmp(&b.0));
-    requirements.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+    requirements
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect::<Vec<_>>()
+        .join(",")
 }

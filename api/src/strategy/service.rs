@@ -32,7 +32,8 @@ fn needs_cluster_ip(spec: &Value) -> bool {
 
 fn needs_node_port(spec: &Value) -> bool {
     kind(spec) == "NodePort"
-        || (kind(spec) == "LoadBalancer" && doc::opt_flag(spec, "allocateLoadBalancerNodePorts") != Some(false))
+        || (kind(spec) == "LoadBalancer"
+            && doc::opt_flag(spec, "allocateLoadBalancerNodePorts") != Some(false))
 }
 
 fn needs_health_check(spec: &Value) -> bool {
@@ -54,7 +55,9 @@ fn keep_allocated(new: &mut Value, old: &Value) {
         if doc::text(new, "clusterIP").is_empty() && doc::list(new, "clusterIPs").is_empty() {
             doc::copy_field(new, old, "clusterIP");
         }
-        if doc::list(new, "clusterIPs").is_empty() && doc::text(new, "clusterIP") == doc::text(old, "clusterIP") {
+        if doc::list(new, "clusterIPs").is_empty()
+            && doc::text(new, "clusterIP") == doc::text(old, "clusterIP")
+        {
             doc::copy_field(new, old, "clusterIPs");
         }
         for key in ["ipFamilies", "ipFamilyPolicy"] {
@@ -64,22 +67,30 @@ fn keep_allocated(new: &mut Value, old: &Value) {
         }
     }
     if needs_node_port(old) && needs_node_port(new) {
-        let taken: Vec<i64> = doc::list(new, "ports").iter().filter_map(|port| doc::int(port, "nodePort")).collect();
+        let taken: Vec<i64> = doc::list(new, "ports")
+            .iter()
+            .filter_map(|port| doc::int(port, "nodePort"))
+            .collect();
         for port in doc::each_mut(new, "ports") {
             if doc::int(port, "nodePort").unwrap_or_default() != 0 {
                 continue;
             }
             let same_port = doc::list(old, "ports").iter().find(|other| {
-                doc::text(other, "protocol") == doc::text(port, "protocol") && doc::int(other, "port") == doc::int(port, "port")
+                doc::text(other, "protocol") == doc::text(port, "protocol")
+                    && doc::int(other, "port") == doc::int(port, "port")
             });
-            if let Some(number) =
-                same_port.and_then(|port| doc::int(port, "nodePort")).filter(|number| *number != 0 && !taken.contains(number))
+            if let Some(number) = same_port
+                .and_then(|port| doc::int(port, "nodePort"))
+                .filter(|number| *number != 0 && !taken.contains(number))
             {
                 doc::set(port, "nodePort", number);
             }
         }
     }
-    if needs_health_check(old) && needs_health_check(new) && doc::int(new, "healthCheckNodePort").unwrap_or_default() == 0 {
+    if needs_health_check(old)
+        && needs_health_check(new)
+        && doc::int(new, "healthCheckNodePort").unwrap_or_default() == 0
+    {
         doc::copy_field(new, old, "healthCheckNodePort");
     }
 }
@@ -138,7 +149,8 @@ fn drop_other_types(new: &mut Value, old: &Value) {
             });
         }
     }
-    if needs_health_check(old) && !needs_health_check(new) && same(new, old, "healthCheckNodePort") {
+    if needs_health_check(old) && !needs_health_check(new) && same(new, old, "healthCheckNodePort")
+    {
         doc::remove(new, "healthCheckNodePort");
     }
     if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
@@ -151,7 +163,10 @@ fn drop_other_types(new: &mut Value, old: &Value) {
     if is_external(old) && !is_external(new) && same(new, old, "externalTrafficPolicy") {
         doc::remove(new, "externalTrafficPolicy");
     }
-    if kind(new) == "ExternalName" && kind(old) != "ExternalName" && same(new, old, "internalTrafficPolicy") {
+    if kind(new) == "ExternalName"
+        && kind(old) != "ExternalName"
+        && same(new, old, "internalTrafficPolicy")
+    {
         doc::remove(new, "internalTrafficPolicy");
     }
 }

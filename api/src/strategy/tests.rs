@@ -8,7 +8,10 @@ fn gvk(api_version: &str, kind: &str) -> GroupVersionKind {
 }
 
 fn context() -> Context {
-    Context { now: "2026-01-01T00:00:00Z".into(), user: Some(UserInfo::new("alice", ["staff"])) }
+    Context {
+        now: "2026-01-01T00:00:00Z".into(),
+        user: Some(UserInfo::new("alice", ["staff"])),
+    }
 }
 
 fn create(api_version: &str, kind: &str, mut document: Value) -> Value {
@@ -16,31 +19,63 @@ fn create(api_version: &str, kind: &str, mut document: Value) -> Value {
     document
 }
 
-fn update(api_version: &str, kind: &str, mut new: Value, old: &Value, subresource: Option<&str>) -> Value {
-    prepare_for_update(&gvk(api_version, kind), &mut new, old, subresource, &context());
+fn update(
+    api_version: &str,
+    kind: &str,
+    mut new: Value,
+    old: &Value,
+    subresource: Option<&str>,
+) -> Value {
+    prepare_for_update(
+        &gvk(api_version, kind),
+        &mut new,
+        old,
+        subresource,
+        &context(),
+    );
     new
 }
 
 #[test]
 fn a_job_selects_its_pods_by_its_uid() {
-    let job = create("batch/v1", "Job", json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"template": {"spec": {}}}}));
+    let job = create(
+        "batch/v1",
+        "Job",
+        json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"template": {"spec": {}}}}),
+    );
     let labels = json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "x",
         "controller-uid": "u", "job-name": "x"});
     assert_eq!(job["metadata"]["labels"], labels);
     assert_eq!(job["metadata"]["generation"], json!(1));
     assert_eq!(job["spec"]["template"]["metadata"]["labels"], labels);
-    assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
-    let manual = create("batch/v1", "Job", json!({"metadata": {"name": "x"}, "spec": {"manualSelector": true}}));
+    assert_eq!(
+        job["spec"]["selector"],
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+    );
+    let manual = create(
+        "batch/v1",
+        "Job",
+        json!({"metadata": {"name": "x"}, "spec": {"manualSelector": true}}),
+    );
     assert!(manual["spec"].get("selector").is_none());
 }
 
 #[test]
 fn status_is_dropped_where_it_is_a_subresource_and_kept_where_not() {
-    let deployment = create("apps/v1", "Deployment", json!({"metadata": {}, "status": {"replicas": 3}}));
+    let deployment = create(
+        "apps/v1",
+        "Deployment",
+        json!({"metadata": {}, "status": {"replicas": 3}}),
+    );
     assert_eq!(deployment["status"], json!({}));
-    let node = create("v1", "Node", json!({"metadata": {}, "status": {"phase": "x"}}));
+    let node = create(
+        "v1",
+        "Node",
+        json!({"metadata": {}, "status": {"phase": "x"}}),
+    );
     assert_eq!(node["status"], json!({"phase": "x"}));
-    let old = json!({"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+    let old =
+        json!({"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
     let new = update(
         "apps/v1",
         "Deployment",
@@ -66,10 +101,19 @@ fn status_is_dropped_where_it_is_a_subresource_and_kept_where_not() {
 fn a_label_does_not_raise_the_generation_but_an_annotation_of_a_deployment_does() {
     let old = json!({"metadata": {"generation": 2}, "spec": {"replicas": 1}});
     let labelled = json!({"metadata": {"labels": {"q": "1"}}, "spec": {"replicas": 1}});
-    assert_eq!(update("apps/v1", "Deployment", labelled, &old, None)["metadata"]["generation"], json!(2));
+    assert_eq!(
+        update("apps/v1", "Deployment", labelled, &old, None)["metadata"]["generation"],
+        json!(2)
+    );
     let annotated = json!({"metadata": {"annotations": {"q": "1"}}, "spec": {"replicas": 1}});
-    assert_eq!(update("apps/v1", "Deployment", annotated.clone(), &old, None)["metadata"]["generation"], json!(3));
-    assert_eq!(update("apps/v1", "ReplicaSet", annotated, &old, None)["metadata"]["generation"], json!(2));
+    assert_eq!(
+        update("apps/v1", "Deployment", annotated.clone(), &old, None)["metadata"]["generation"],
+        json!(3)
+    );
+    assert_eq!(
+        update("apps/v1", "ReplicaSet", annotated, &old, None)["metadata"]["generation"],
+        json!(2)
+    );
 }
 
 #[test]
@@ -81,11 +125,25 @@ fn pods_start_pending_with_a_quality_of_service() {
         (json!({"limits": {"example.com/gpu": "1"}}), "BestEffort"),
         (full, "Guaranteed"),
     ] {
-        let pod = create("v1", "Pod", json!({"metadata": {}, "spec": {"containers": [{"resources": resources}]}}));
-        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": class}));
+        let pod = create(
+            "v1",
+            "Pod",
+            json!({"metadata": {}, "spec": {"containers": [{"resources": resources}]}}),
+        );
+        assert_eq!(
+            pod["status"],
+            json!({"phase": "Pending", "qosClass": class})
+        );
     }
-    let gated = create("v1", "Pod", json!({"metadata": {}, "spec": {"schedulingGates": [{"name": "a/b"}]}}));
-    assert_eq!(gated["status"]["conditions"][0]["reason"], json!("SchedulingGated"));
+    let gated = create(
+        "v1",
+        "Pod",
+        json!({"metadata": {}, "spec": {"schedulingGates": [{"name": "a/b"}]}}),
+    );
+    assert_eq!(
+        gated["status"]["conditions"][0]["reason"],
+        json!("SchedulingGated")
+    );
 }
 
 #[test]
@@ -97,7 +155,8 @@ fn match_label_keys_are_written_out() {
         {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "z", "labelSelector": {}, "matchLabelKeys":
         ["hash", "none"]}]}}}}),
     );
-    let term = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    let term = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        [0];
     assert_eq!(
         term["labelSelector"]["matchExpressions"],
         json!([{"key": "hash", "operator": "In", "values": ["1"]}])
@@ -110,18 +169,40 @@ fn namespaces_hold_a_finalizer_until_they_are_empty() {
     assert_eq!(namespace["spec"], json!({"finalizers": ["kubernetes"]}));
     assert_eq!(namespace["status"], json!({"phase": "Active"}));
     canonicalize(&gvk("v1", "Namespace"), &mut namespace);
-    assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));
-    let new = update("v1", "Namespace", json!({"metadata": {}, "spec": {}, "status": {}}), &namespace, None);
+    assert_eq!(
+        namespace["metadata"]["labels"],
+        json!({"kubernetes.io/metadata.name": "n"})
+    );
+    let new = update(
+        "v1",
+        "Namespace",
+        json!({"metadata": {}, "spec": {}, "status": {}}),
+        &namespace,
+        None,
+    );
     assert_eq!(new["spec"], namespace["spec"]);
-    let new = update("v1", "Namespace", json!({"metadata": {}, "spec": {}, "status": {}}), &namespace, Some("finalize"));
+    let new = update(
+        "v1",
+        "Namespace",
+        json!({"metadata": {}, "spec": {}, "status": {}}),
+        &namespace,
+        Some("finalize"),
+    );
     assert_eq!(new["spec"], json!({}));
     assert_eq!(new["status"], namespace["status"]);
 }
 
 #[test]
 fn secrets_fold_their_texts() {
-    let secret = create("v1", "Secret", json!({"metadata": {}, "data": {"x": "eA=="}, "stringData": {"a": "b"}}));
-    assert_eq!(secret, json!({"metadata": {}, "data": {"a": "Yg==", "x": "eA=="}}));
+    let secret = create(
+        "v1",
+        "Secret",
+        json!({"metadata": {}, "data": {"x": "eA=="}, "stringData": {"a": "b"}}),
+    );
+    assert_eq!(
+        secret,
+        json!({"metadata": {}, "data": {"a": "Yg==", "x": "eA=="}})
+    );
 }
 
 #[test]
@@ -145,7 +226,10 @@ fn an_update_of_a_service_keeps_what_was_allocated() {
         &old,
         None,
     );
-    assert_eq!(plain["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+    assert_eq!(
+        plain["spec"]["ports"],
+        json!([{"port": 80, "protocol": "TCP"}])
+    );
 }
 
 #[test]
@@ -155,18 +239,35 @@ fn grace_and_propagation() {
     assert_eq!(graceful_period(&pod, &running, None), Some(30));
     assert_eq!(graceful_period(&pod, &running, Some(5)), Some(5));
     assert_eq!(graceful_period(&pod, &running, Some(-1)), Some(1));
-    assert_eq!(graceful_period(&pod, &json!({"spec": {"terminationGracePeriodSeconds": 30}}), None), Some(0));
+    assert_eq!(
+        graceful_period(
+            &pod,
+            &json!({"spec": {"terminationGracePeriodSeconds": 30}}),
+            None
+        ),
+        Some(0)
+    );
     let ended = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Succeeded"}});
     assert_eq!(graceful_period(&pod, &ended, Some(30)), Some(0));
-    assert_eq!(graceful_period(&gvk("v1", "ConfigMap"), &json!({}), Some(30)), None);
-    assert_eq!(default_propagation(&gvk("batch/v1", "Job")), Propagation::Orphan);
-    assert_eq!(default_propagation(&gvk("apps/v1", "Deployment")), Propagation::Background);
+    assert_eq!(
+        graceful_period(&gvk("v1", "ConfigMap"), &json!({}), Some(30)),
+        None
+    );
+    assert_eq!(
+        default_propagation(&gvk("batch/v1", "Job")),
+        Propagation::Orphan
+    );
+    assert_eq!(
+        default_propagation(&gvk("apps/v1", "Deployment")),
+        Propagation::Background
+    );
 }
 
 #[test]
 fn a_pod_is_bound_once() {
     let mut pod = json!({"metadata": {"name": "po", "generation": 1}, "spec": {}, "status": {}});
-    let to = |node: &str| json!({"metadata": {"name": "po"}, "target": {"kind": "Node", "name": node}});
+    let to =
+        |node: &str| json!({"metadata": {"name": "po"}, "target": {"kind": "Node", "name": node}});
     assert_eq!(bind(&mut pod, &to("nodea"), &context()), Ok(()));
     assert_eq!(pod["spec"]["nodeName"], json!("nodea"));
     assert_eq!(
@@ -182,9 +283,18 @@ fn signing_requests_name_who_asked() {
         "CertificateSigningRequest",
         json!({"metadata": {}, "spec": {"username": "root", "request": "x"}}),
     );
-    assert_eq!(request["spec"], json!({"username": "alice", "groups": ["staff"], "request": "x"}));
+    assert_eq!(
+        request["spec"],
+        json!({"username": "alice", "groups": ["staff"], "request": "x"})
+    );
     let approved = json!({"metadata": {}, "spec": {}, "status": {"certificate": "c", "conditions": [{"type": "Approved"}]}});
-    let new = update("certificates.k8s.io/v1", "CertificateSigningRequest", approved, &request, Some("approval"));
+    let new = update(
+        "certificates.k8s.io/v1",
+        "CertificateSigningRequest",
+        approved,
+        &request,
+        Some("approval"),
+    );
     assert_eq!(new["spec"], request["spec"]);
     assert_eq!(new["status"]["conditions"][0]["status"], json!("True"));
     assert!(new["status"].get("certificate").is_none());
@@ -198,7 +308,10 @@ fn scales() {
         [{"key": "x", "operator": "In", "values": ["2", "1"]}, {"key": "c", "operator": "DoesNotExist"}]}}, "status": {}});
     let mut scale = scale::read(&gvk, &deployment).unwrap();
     assert_eq!(scale["spec"], json!({"replicas": 3}));
-    assert_eq!(scale["status"], json!({"replicas": 0, "selector": "a=b,!c,x in (1,2)"}));
+    assert_eq!(
+        scale["status"],
+        json!({"replicas": 0, "selector": "a=b,!c,x in (1,2)"})
+    );
     scale["spec"]["replicas"] = json!(5);
     assert!(scale::write(&gvk, &mut deployment, &scale));
     assert_eq!(deployment["spec"]["replicas"], json!(5));
@@ -207,8 +320,10 @@ fn scales() {
 #[test]
 fn warnings() {
     let deployment = gvk("apps/v1", "Deployment");
-    let document = |name: &str| json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"name": "c", "env": [
-        {"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B", "value": "1"}, {"name": "B", "value": "$(B)2"}]}]}}}});
+    let document = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"name": "c", "env": [
+        {"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B", "value": "1"}, {"name": "B", "value": "$(B)2"}]}]}}}})
+    };
     assert_eq!(
         warnings_on_create(&deployment, &document("d")),
         [
@@ -221,6 +336,9 @@ fn warnings() {
         "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
          recommended: [must not contain dots]"
     );
-    assert_eq!(warnings_on_update(&deployment, &document("d"), &document("d")), [""; 0]);
+    assert_eq!(
+        warnings_on_update(&deployment, &document("d"), &document("d")),
+        [""; 0]
+    );
     assert_eq!(warnings_on_delete(&gvk("batch/v1", "Job"), false).len(), 1);
 }

@@ -17,9 +17,9 @@ pub fn warnings_on_create(gvk: &GroupVersionKind, document: &Value) -> Vec<Strin
     if !complaints.is_empty() {
         let what = match (&*gvk.group, &*gvk.kind) {
             ("", "Pod") => Some("this is used in the Pod's hostname"),
-            ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("batch", "Job" | "CronJob") | ("", "ReplicationController") => {
-                Some("this is used in Pod names and hostnames")
-            }
+            ("apps", "Deployment" | "ReplicaSet" | "StatefulSet")
+            | ("batch", "Job" | "CronJob")
+            | ("", "ReplicationController") => Some("this is used in Pod names and hostnames"),
             _ => None,
         };
         if let Some(what) = what {
@@ -44,7 +44,10 @@ pub fn warnings_on_update(gvk: &GroupVersionKind, new: &Value, old: &Value) -> V
     if unchanged {
         return Vec::new();
     }
-    of_document(gvk, new).into_iter().filter(|warning| !known.contains(warning)).collect()
+    of_document(gvk, new)
+        .into_iter()
+        .filter(|warning| !known.contains(warning))
+        .collect()
 }
 
 /// Warnings about a delete. Jobs keep their pods unless told otherwise, which surprises.
@@ -67,12 +70,15 @@ fn template<'a>(gvk: &GroupVersionKind, document: &'a Value) -> Option<(&'a Valu
     match (&*gvk.group, &*gvk.kind) {
         ("", "Pod") => Some((document, Path::root())),
         ("", "PodTemplate") => Some((doc::get(document, "template"), Path::new("template"))),
-        ("", "ReplicationController") | ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") => {
-            Some((doc::at(document, &["spec", "template"]), path))
-        }
+        ("", "ReplicationController")
+        | ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet")
+        | ("batch", "Job") => Some((doc::at(document, &["spec", "template"]), path)),
         ("batch", "CronJob") => Some((
             doc::at(document, &["spec", "jobTemplate", "spec", "template"]),
-            Path::new("spec").child("jobTemplate").child("spec").child("template"),
+            Path::new("spec")
+                .child("jobTemplate")
+                .child("spec")
+                .child("template"),
         )),
         _ => None,
     }
@@ -122,7 +128,9 @@ fn node(document: &Value) -> Vec<String> {
         );
     }
     if !doc::text(spec, "externalID").is_empty() {
-        out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        out.push(
+            "spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned(),
+        );
     }
     out
 }
@@ -137,21 +145,63 @@ fn deprecated_node_label(key: &str) -> Option<String> {
         "beta.kubernetes.io/instance-type" => "node.kubernetes.io/instance-type",
         _ => return None,
     };
-    let since = if key.contains("arch") || key.contains("/os") { "v1.14" } else { "v1.17" };
-    Some(format!("deprecated since {since}; use \"{replacement}\" instead"))
+    let since = if key.contains("arch") || key.contains("/os") {
+        "v1.14"
+    } else {
+        "v1.17"
+    };
+    Some(format!(
+        "deprecated since {since}; use \"{replacement}\" instead"
+    ))
 }
 
 /// Volumes that do nothing any more, or will soon.
 const OLD_VOLUMES: &[(&str, &str, &str)] = &[
-    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
-    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("flocker", "flocker", "deprecated in v1.22, non-functional in v1.25+"),
-    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
-    ("quobyte", "quobyte", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "deprecated in v1.11, non-functional in v1.16+",
+    ),
+    (
+        "gitRepo",
+        "gitRepo",
+        "deprecated in v1.11, and disabled by default in v1.33+",
+    ),
+    (
+        "scaleIO",
+        "scaleIO",
+        "deprecated in v1.16, non-functional in v1.22+",
+    ),
+    (
+        "flocker",
+        "flocker",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "storageos",
+        "storageOS",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "quobyte",
+        "quobyte",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "glusterfs",
+        "glusterfs",
+        "deprecated in v1.25, non-functional in v1.26+",
+    ),
+    (
+        "cephfs",
+        "cephfs",
+        "deprecated in v1.28, non-functional in v1.31+",
+    ),
+    (
+        "rbd",
+        "rbd",
+        "deprecated in v1.28, non-functional in v1.31+",
+    ),
 ];
 
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -162,30 +212,46 @@ fn pods(template: &Value, path: &Path) -> Vec<String> {
     let spec_path = path.child("spec");
     for (key, _) in doc::entries(spec, "nodeSelector") {
         if let Some(message) = deprecated_node_label(key) {
-            out.push(format!("{}: {message}", spec_path.child("nodeSelector").key(key)));
+            out.push(format!(
+                "{}: {message}",
+                spec_path.child("nodeSelector").key(key)
+            ));
         }
     }
     node_affinity(&mut out, spec, &spec_path);
-    for (i, constraint) in doc::list(spec, "topologySpreadConstraints").iter().enumerate() {
+    for (i, constraint) in doc::list(spec, "topologySpreadConstraints")
+        .iter()
+        .enumerate()
+    {
         let path = spec_path.child("topologySpreadConstraints").index(i);
         let key = doc::text(constraint, "topologyKey");
         if let Some(message) = deprecated_node_label(key) {
             out.push(format!("{}: {key} is {message}", path.child("topologyKey")));
         }
         if !doc::has(constraint, "labelSelector") {
-            out.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
+            out.push(format!(
+                "{}: a null labelSelector results in matching no pod",
+                path.child("labelSelector")
+            ));
         }
     }
     annotations(&mut out, template, path);
     for (i, volume) in doc::list(spec, "volumes").iter().enumerate() {
         for (key, written, message) in OLD_VOLUMES {
             if doc::has(volume, key) {
-                out.push(format!("{}: {message}", spec_path.child("volumes").index(i).child(written)));
+                out.push(format!(
+                    "{}: {message}",
+                    spec_path.child("volumes").index(i).child(written)
+                ));
             }
         }
     }
     repeats(&mut out, spec, &spec_path);
-    whole_bytes(&mut out, doc::get(spec, "overhead"), &spec_path.child("overhead"));
+    whole_bytes(
+        &mut out,
+        doc::get(spec, "overhead"),
+        &spec_path.child("overhead"),
+    );
     each_container(spec, &spec_path, |container, path| {
         for section in ["limits", "requests"] {
             let resources = doc::get(doc::get(container, "resources"), section);
@@ -221,15 +287,27 @@ fn node_affinity(out: &mut Vec<String>, spec: &Value, path: &Path) {
         for (i, requirement) in doc::list(term, "matchExpressions").iter().enumerate() {
             let key = doc::text(requirement, "key");
             if let Some(message) = deprecated_node_label(key) {
-                out.push(format!("{}: {key} is {message}", path.child("matchExpressions").index(i).child("key")));
+                out.push(format!(
+                    "{}: {key} is {message}",
+                    path.child("matchExpressions").index(i).child("key")
+                ));
             }
         }
     };
-    for (i, required) in doc::list(doc::get(affinity, REQUIRED), "nodeSelectorTerms").iter().enumerate() {
-        term(required, &path.child(REQUIRED).child("nodeSelectorTerms").index(i));
+    for (i, required) in doc::list(doc::get(affinity, REQUIRED), "nodeSelectorTerms")
+        .iter()
+        .enumerate()
+    {
+        term(
+            required,
+            &path.child(REQUIRED).child("nodeSelectorTerms").index(i),
+        );
     }
     for (i, preferred) in doc::list(affinity, PREFERRED).iter().enumerate() {
-        term(doc::get(preferred, "preference"), &path.child(PREFERRED).index(i).child("preference"));
+        term(
+            doc::get(preferred, "preference"),
+            &path.child(PREFERRED).index(i).child("preference"),
+        );
     }
 }
 
@@ -240,8 +318,14 @@ fn annotations(out: &mut Vec<String>, template: &Value, path: &Path) {
             "scheduler.alpha.kubernetes.io/critical-pod",
             "non-functional in v1.16+; use the \"priorityClassName\" field instead",
         ),
-        ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
-        ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+        (
+            "security.alpha.kubernetes.io/sysctls",
+            "non-functional in v1.11+; use the \"sysctls\" field instead",
+        ),
+        (
+            "security.alpha.kubernetes.io/unsafe-sysctls",
+            "non-functional in v1.11+; use the \"sysctls\" field instead",
+        ),
     ] {
         if doc::annotation(template, key).is_some() {
             out.push(format!("{}: {message}", path.key(key)));
@@ -251,12 +335,21 @@ fn annotations(out: &mut Vec<String>, template: &Value, path: &Path) {
     let pod_key = "seccomp.security.alpha.kubernetes.io/pod";
     let profile = |of: &Value| doc::at(of, &["securityContext", "seccompProfile"]).is_object();
     if !profile(spec) && doc::annotation(template, pod_key).is_some() {
-        out.push(format!("{}: non-functional in v1.27+; use the \"seccompProfile\" field instead", path.key(pod_key)));
+        out.push(format!(
+            "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
+            path.key(pod_key)
+        ));
     }
     each_container(spec, &Path::root(), |container, _| {
-        let key = format!("container.seccomp.security.alpha.kubernetes.io/{}", doc::text(container, "name"));
+        let key = format!(
+            "container.seccomp.security.alpha.kubernetes.io/{}",
+            doc::text(container, "name")
+        );
         if !profile(container) && doc::annotation(template, &key).is_some() {
-            out.push(format!("{}: non-functional in v1.27+; use the \"seccompProfile\" field instead", path.key(&key)));
+            out.push(format!(
+                "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
+                path.key(&key)
+            ));
         }
     });
 }
@@ -266,7 +359,11 @@ fn repeats(out: &mut Vec<String>, spec: &Value, path: &Path) {
     for (i, alias) in doc::list(spec, "hostAliases").iter().enumerate() {
         let address = doc::text(alias, "ip");
         if !seen.insert(address) {
-            out.push(format!("{}: duplicate ip {}", path.child("hostAliases").index(i).child("ip"), quote(address)));
+            out.push(format!(
+                "{}: duplicate ip {}",
+                path.child("hostAliases").index(i).child("ip"),
+                quote(address)
+            ));
         }
     }
     let mut seen = BTreeSet::new();
@@ -274,17 +371,30 @@ fn repeats(out: &mut Vec<String>, spec: &Value, path: &Path) {
     for (i, secret) in secrets.iter().enumerate() {
         let name = doc::text(secret, "name");
         if !seen.insert(name) {
-            out.push(format!("{}: duplicate name {}", path.child("imagePullSecrets").index(i).child("name"), quote(name)));
+            out.push(format!(
+                "{}: duplicate name {}",
+                path.child("imagePullSecrets").index(i).child("name"),
+                quote(name)
+            ));
         }
     }
-    for (i, _) in secrets.iter().enumerate().filter(|(_, secret)| doc::text(secret, "name").is_empty()) {
-        out.push(format!("{}: invalid empty name \"\"", path.child("imagePullSecrets").index(i).child("name")));
+    for (i, _) in secrets
+        .iter()
+        .enumerate()
+        .filter(|(_, secret)| doc::text(secret, "name").is_empty())
+    {
+        out.push(format!(
+            "{}: invalid empty name \"\"",
+            path.child("imagePullSecrets").index(i).child("name")
+        ));
     }
 }
 
 fn whole_bytes(out: &mut Vec<String>, amounts: &Value, path: &Path) {
     for name in ["memory", "ephemeral-storage"] {
-        if let Some(amount) = resources::quantity(doc::get(amounts, name)).filter(|amount| amount.as_i64().is_none()) {
+        if let Some(amount) =
+            resources::quantity(doc::get(amounts, name)).filter(|amount| amount.as_i64().is_none())
+        {
             out.push(format!(
                 "{}: fractional byte value {} is invalid, must be an integer",
                 path.key(name),
@@ -349,7 +459,10 @@ fn pod_affinity(out: &mut Vec<String>, spec: &Value, path: &Path) {
         let path = path.child("affinity").child(key);
         let mut term = |term: &Value, path: Path| {
             if !doc::has(term, "labelSelector") {
-                out.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
+                out.push(format!(
+                    "{}: a null labelSelector results in matching no pod",
+                    path.child("labelSelector")
+                ));
             }
         };
         let required = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -358,7 +471,10 @@ fn pod_affinity(out: &mut Vec<String>, spec: &Value, path: &Path) {
         }
         let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
         for (i, of) in doc::list(affinity, preferred).iter().enumerate() {
-            term(doc::get(of, "podAffinityTerm"), path.child(preferred).index(i).child("podAffinityTerm"));
+            term(
+                doc::get(of, "podAffinityTerm"),
+                path.child(preferred).index(i).child("podAffinityTerm"),
+            );
         }
     }
 }

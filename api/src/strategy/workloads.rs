@@ -14,12 +14,17 @@ pub(super) fn create_daemon_set(document: &mut Value) {
 
 pub(super) fn update_daemon_set(new: &mut Value, old: &Value) {
     let had = template_generation(old).max(1);
-    let changed = !doc::same(doc::at(new, &["spec", "template"]), doc::at(old, &["spec", "template"]));
+    let changed = !doc::same(
+        doc::at(new, &["spec", "template"]),
+        doc::at(old, &["spec", "template"]),
+    );
     set_template_generation(new, had + i64::from(changed));
 }
 
 fn template_generation(document: &Value) -> i64 {
-    doc::annotation(document, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
+    doc::annotation(document, TEMPLATE_GENERATION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default()
 }
 
 fn set_template_generation(document: &mut Value, to: i64) {
@@ -30,10 +35,16 @@ fn set_template_generation(document: &mut Value, to: i64) {
 /// A job finds its pods by its own uid, unless its user chose otherwise.
 pub(super) fn create_job(document: &mut Value) {
     let meta = doc::get(document, "metadata");
-    let (uid, name) = (doc::text(meta, "uid").to_owned(), doc::text(meta, "name").to_owned());
+    let (uid, name) = (
+        doc::text(meta, "uid").to_owned(),
+        doc::text(meta, "name").to_owned(),
+    );
     let spec = doc::ensure_object(document, "spec");
     if !doc::flag(spec, "manualSelector") {
-        let labels = doc::ensure_object(doc::ensure_object(doc::ensure_object(spec, "template"), "metadata"), "labels");
+        let labels = doc::ensure_object(
+            doc::ensure_object(doc::ensure_object(spec, "template"), "metadata"),
+            "labels",
+        );
         for (key, value) in [
             ("controller-uid", &uid),
             ("job-name", &name),

@@ -17,22 +17,42 @@ pub(super) fn autoscaler(errors: &mut Errors, document: &Value, old: Option<&Val
     }
     let spec = doc::get(document, "spec");
     let path = Path::new("spec");
-    let (min, max) = (doc::int(spec, "minReplicas"), doc::int(spec, "maxReplicas").unwrap_or_default());
+    let (min, max) = (
+        doc::int(spec, "minReplicas"),
+        doc::int(spec, "maxReplicas").unwrap_or_default(),
+    );
     if let Some(min) = min.filter(|min| *min < 1) {
-        errors.invalid(&path.child("minReplicas"), min, "must be greater than or equal to 1");
+        errors.invalid(
+            &path.child("minReplicas"),
+            min,
+            "must be greater than or equal to 1",
+        );
     }
     if max < 1 {
         errors.invalid(&path.child("maxReplicas"), max, "must be greater than 0");
     }
     if min.is_some_and(|min| max < min) {
-        errors.invalid(&path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
+        errors.invalid(
+            &path.child("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        );
     }
-    reference(errors, doc::get(spec, "scaleTargetRef"), &path.child("scaleTargetRef"));
+    reference(
+        errors,
+        doc::get(spec, "scaleTargetRef"),
+        &path.child("scaleTargetRef"),
+    );
     for (i, metric) in doc::list(spec, "metrics").iter().enumerate() {
         self::metric(errors, metric, &path.child("metrics").index(i));
     }
-    if let Some(share) = doc::int(spec, "targetCPUUtilizationPercentage").filter(|share| *share < 1) {
-        errors.invalid(&path.child("targetCPUUtilizationPercentage"), share, "must be greater than 0");
+    if let Some(share) = doc::int(spec, "targetCPUUtilizationPercentage").filter(|share| *share < 1)
+    {
+        errors.invalid(
+            &path.child("targetCPUUtilizationPercentage"),
+            share,
+            "must be greater than 0",
+        );
     }
     let behavior = doc::get(spec, "behavior");
     for key in ["scaleUp", "scaleDown"] {
@@ -55,8 +75,20 @@ fn reference(errors: &mut Errors, reference: &Value, path: &Path) {
 }
 
 fn metric(errors: &mut Errors, metric: &Value, path: &Path) {
-    const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
-    const SOURCES: &[&str] = &["object", "external", "pods", "resource", "containerResource"];
+    const TYPES: &[&str] = &[
+        "ContainerResource",
+        "External",
+        "Object",
+        "Pods",
+        "Resource",
+    ];
+    const SOURCES: &[&str] = &[
+        "object",
+        "external",
+        "pods",
+        "resource",
+        "containerResource",
+    ];
     let kind = doc::text(metric, "type");
     if kind.is_empty() {
         errors.required(&path.child("type"), "must specify a metric source type");
@@ -73,11 +105,17 @@ fn metric(errors: &mut Errors, metric: &Value, path: &Path) {
         source(errors, first, doc::get(metric, first), &path.child(first));
     }
     if !present.iter().any(|key| ***key == expected) {
-        errors.required(&path.child(&expected), "must populate information for the given metric source");
+        errors.required(
+            &path.child(&expected),
+            "must populate information for the given metric source",
+        );
     }
     if present.len() != 1 {
         for other in present.iter().filter(|key| ***key != expected) {
-            errors.forbidden(&path.child(other), "must populate the given metric source only");
+            errors.forbidden(
+                &path.child(other),
+                "must populate the given metric source only",
+            );
         }
     }
 }
@@ -87,7 +125,11 @@ fn source(errors: &mut Errors, kind: &str, source: &Value, path: &Path) {
     let target_path = path.child("target");
     match kind {
         "object" => {
-            reference(errors, doc::get(source, "describedObject"), &path.child("describedObject"));
+            reference(
+                errors,
+                doc::get(source, "describedObject"),
+                &path.child("describedObject"),
+            );
             metric_name(errors, source, path);
             metric_target(errors, target, &target_path);
             if !doc::has(target, "value") && !doc::has(target, "averageValue") {
@@ -115,9 +157,13 @@ fn source(errors: &mut Errors, kind: &str, source: &Value, path: &Path) {
         "pods" => {
             metric_name(errors, source, path);
             metric_target(errors, target, &target_path);
-            let good = resources::quantity(doc::get(target, "averageValue")).is_some_and(|value| value > Quantity::ZERO);
+            let good = resources::quantity(doc::get(target, "averageValue"))
+                .is_some_and(|value| value > Quantity::ZERO);
             if !good {
-                errors.required(&target_path.child("averageValue"), "must specify a positive target averageValue");
+                errors.required(
+                    &target_path.child("averageValue"),
+                    "must specify a positive target averageValue",
+                );
             }
         }
         _ => {
@@ -128,7 +174,10 @@ fn source(errors: &mut Errors, kind: &str, source: &Value, path: &Path) {
                 errors.required(&path.child("name"), "must specify a resource name");
             }
             metric_target(errors, target, &target_path);
-            match (doc::has(target, "averageUtilization"), doc::has(target, "averageValue")) {
+            match (
+                doc::has(target, "averageUtilization"),
+                doc::has(target, "averageValue"),
+            ) {
                 (false, false) => errors.required(
                     &target_path.child("averageUtilization"),
                     "must set either a target raw value or a target utilization",
@@ -161,21 +210,33 @@ fn metric_target(errors: &mut Errors, target: &Value, path: &Path) {
         errors.required(&path.child("type"), "must specify a metric target type");
     }
     if !matches!(kind, "Utilization" | "Value" | "AverageValue") {
-        errors.invalid(&path.child("type"), kind, "must be either Utilization, Value, or AverageValue");
+        errors.invalid(
+            &path.child("type"),
+            kind,
+            "must be either Utilization, Value, or AverageValue",
+        );
     }
     for key in ["value", "averageValue"] {
-        if let Some(value) = resources::quantity(doc::get(target, key)).filter(|value| *value <= Quantity::ZERO) {
+        if let Some(value) =
+            resources::quantity(doc::get(target, key)).filter(|value| *value <= Quantity::ZERO)
+        {
             errors.invalid(&path.child(key), value.to_string(), "must be positive");
         }
     }
     if let Some(share) = doc::int(target, "averageUtilization").filter(|share| *share < 1) {
-        errors.invalid(&path.child("averageUtilization"), share, "must be greater than 0");
+        errors.invalid(
+            &path.child("averageUtilization"),
+            share,
+            "must be greater than 0",
+        );
     }
 }
 
 fn scaling_rules(errors: &mut Errors, rules: &Value, path: &Path) {
     errors.nonnegative(rules, "stabilizationWindowSeconds", path);
-    if let Some(seconds) = doc::int(rules, "stabilizationWindowSeconds").filter(|seconds| *seconds > 3600) {
+    if let Some(seconds) =
+        doc::int(rules, "stabilizationWindowSeconds").filter(|seconds| *seconds > 3600)
+    {
         errors.invalid(
             &path.child("stabilizationWindowSeconds"),
             seconds,
@@ -201,7 +262,11 @@ fn scaling_rules(errors: &mut Errors, rules: &Value, path: &Path) {
             }
         }
         if let Some(seconds) = doc::int(policy, "periodSeconds").filter(|seconds| *seconds > 1800) {
-            errors.invalid(&path.child("periodSeconds"), seconds, "must be less than or equal to 1800");
+            errors.invalid(
+                &path.child("periodSeconds"),
+                seconds,
+                "must be less than or equal to 1800",
+            );
         }
     }
 }

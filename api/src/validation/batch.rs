@@ -54,15 +54,26 @@ fn generated_selector(errors: &mut Errors, document: &Value) {
         match doc::opt_text(own, key) {
             None => errors.required(&path.child("labels").key(key), format!("must be '{value}'")),
             Some(other) if other != value => {
-                errors.invalid(&path.child("labels").key(key), own.clone(), format!("must be '{value}'"));
+                errors.invalid(
+                    &path.child("labels").key(key),
+                    own.clone(),
+                    format!("must be '{value}'"),
+                );
             }
             Some(_) => {}
         }
     }
     let selector = doc::get(spec, "selector");
-    let expected: Value = expected.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let expected: Value = expected
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect();
     if !labels::selects(selector, &expected) {
-        errors.invalid(&Path::new("spec").child("selector"), selector.clone(), "`selector` not auto-generated");
+        errors.invalid(
+            &Path::new("spec").child("selector"),
+            selector.clone(),
+            "`selector` not auto-generated",
+        );
     }
 }
 
@@ -100,7 +111,10 @@ fn job_spec(errors: &mut Errors, spec: &Value, path: &Path) {
     }
     let per_index = doc::has(spec, "backoffLimitPerIndex");
     if doc::has(spec, "maxFailedIndexes") && !per_index {
-        errors.required(&path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+        errors.required(
+            &path.child("backoffLimitPerIndex"),
+            "when maxFailedIndexes is specified",
+        );
     }
     if let Some(manager) = doc::opt_text(spec, "managedBy") {
         let path = path.child("managedBy");
@@ -130,7 +144,12 @@ fn job_spec(errors: &mut Errors, spec: &Value, path: &Path) {
     if doc::has(spec, "podFailurePolicy") {
         errors.if_set_one_of(spec, "podReplacementPolicy", path, &["Failed"]);
     } else {
-        errors.if_set_one_of(spec, "podReplacementPolicy", path, &["Failed", "TerminatingOrFailed"]);
+        errors.if_set_one_of(
+            spec,
+            "podReplacementPolicy",
+            path,
+            &["Failed", "TerminatingOrFailed"],
+        );
     }
     let template = doc::get(spec, "template");
     pod::template(errors, template, &path.child("template"));
@@ -154,7 +173,10 @@ fn indexed(errors: &mut Errors, spec: &Value, path: &Path) {
     const MOST: i64 = 10_000;
     let of = |key: &str| doc::int(spec, key);
     if of("completions").is_none() {
-        errors.required(&path.child("completions"), "when completion mode is Indexed");
+        errors.required(
+            &path.child("completions"),
+            "when completion mode is Indexed",
+        );
     }
     if let Some(value) = of("parallelism").filter(|value| *value > SOFT) {
         errors.invalid(
@@ -167,16 +189,25 @@ fn indexed(errors: &mut Errors, spec: &Value, path: &Path) {
     if let (Some(failed), Some(completions)) = (of("maxFailedIndexes"), of("completions"))
         && failed > completions
     {
-        errors.invalid(&most_failed, failed, "must be less than or equal to completions");
+        errors.invalid(
+            &most_failed,
+            failed,
+            "must be less than or equal to completions",
+        );
     }
     if let Some(failed) = of("maxFailedIndexes").filter(|failed| *failed > SOFT) {
         errors.invalid(&most_failed, failed, "must be less than or equal to 100000");
     }
-    if of("completions").is_some_and(|completions| completions > SOFT) && of("backoffLimitPerIndex").is_some() {
+    if of("completions").is_some_and(|completions| completions > SOFT)
+        && of("backoffLimitPerIndex").is_some()
+    {
         const DETAIL: &str = "must be less than or equal to 10000 when completions are above 100000 and used with backoff \
                               limit per index";
         if of("maxFailedIndexes").is_none() {
-            errors.required(&most_failed, "must be specified when completions is above 100000");
+            errors.required(
+                &most_failed,
+                "must be specified when completions is above 100000",
+            );
         }
         if let Some(value) = of("parallelism").filter(|value| *value > MOST) {
             errors.invalid(&path.child("parallelism"), value, DETAIL);
@@ -216,7 +247,9 @@ fn failure_policy(errors: &mut Errors, spec: &Value, path: &Path) {
                     );
                 }
             }
-            other if !ACTIONS.contains(&other) => errors.not_supported(&path.child("action"), other, ACTIONS),
+            other if !ACTIONS.contains(&other) => {
+                errors.not_supported(&path.child("action"), other, ACTIONS)
+            }
             _ => {}
         }
         let codes = doc::get(rule, "onExitCodes");
@@ -226,10 +259,16 @@ fn failure_policy(errors: &mut Errors, spec: &Value, path: &Path) {
         }
         pod_conditions(errors, conditions, &path.child("onPodConditions"));
         if !codes.is_null() && !conditions.is_empty() {
-            errors.invalid_whole(&path, "specifying both OnExitCodes and OnPodConditions is not supported");
+            errors.invalid_whole(
+                &path,
+                "specifying both OnExitCodes and OnPodConditions is not supported",
+            );
         }
         if codes.is_null() && conditions.is_empty() {
-            errors.invalid_whole(&path, "specifying one of OnExitCodes and OnPodConditions is required");
+            errors.invalid_whole(
+                &path,
+                "specifying one of OnExitCodes and OnPodConditions is required",
+            );
         }
     }
 }
@@ -244,7 +283,10 @@ fn pod_conditions(errors: &mut Errors, conditions: &[Value], path: &Path) {
         errors.all_invalid(&path.child("type"), kind, names::qualified_name(kind));
         let status = doc::text(condition, "status");
         if status.is_empty() {
-            errors.required(&path.child("status"), "valid values: [\"False\" \"True\" \"Unknown\"]");
+            errors.required(
+                &path.child("status"),
+                "valid values: [\"False\" \"True\" \"Unknown\"]",
+            );
         } else {
             errors.if_set_one_of(condition, "status", &path, &["False", "True", "Unknown"]);
         }
@@ -265,7 +307,10 @@ fn exit_codes(errors: &mut Errors, codes: &Value, known: &BTreeSet<&str>, path: 
             "must be one of the container or initContainer names in the pod template",
         );
     }
-    let values: Vec<i64> = doc::list(codes, "values").iter().filter_map(Value::as_i64).collect();
+    let values: Vec<i64> = doc::list(codes, "values")
+        .iter()
+        .filter_map(Value::as_i64)
+        .collect();
     let path = path.child("values");
     if values.is_empty() {
         errors.invalid(&path, json!([]), "at least one value is required");
@@ -298,7 +343,10 @@ fn success_policy(errors: &mut Errors, spec: &Value, path: &Path) {
     let rules = doc::list(policy, "rules");
     let path = path.child("rules");
     if rules.is_empty() {
-        errors.required(&path, "at least one rules must be specified when the successPolicy is specified");
+        errors.required(
+            &path,
+            "at least one rules must be specified when the successPolicy is specified",
+        );
     }
     if rules.len() > 20 {
         errors.too_many(&path, rules.len(), 20);
@@ -306,9 +354,15 @@ fn success_policy(errors: &mut Errors, spec: &Value, path: &Path) {
     let completions = doc::int(spec, "completions").unwrap_or_default();
     for (i, rule) in rules.iter().enumerate() {
         let path = path.index(i);
-        let (count, indexes) = (doc::int(rule, "succeededCount"), doc::opt_text(rule, "succeededIndexes"));
+        let (count, indexes) = (
+            doc::int(rule, "succeededCount"),
+            doc::opt_text(rule, "succeededIndexes"),
+        );
         if count.is_none() && indexes.is_none() {
-            errors.required(&path, "at least one of succeededCount or succeededIndexes must be specified");
+            errors.required(
+                &path,
+                "at least one of succeededCount or succeededIndexes must be specified",
+            );
         }
         let mut total = 0;
         if let Some(indexes) = indexes {
@@ -319,7 +373,11 @@ fn success_policy(errors: &mut Errors, spec: &Value, path: &Path) {
             match count_indexes(indexes, completions) {
                 Ok(found) => total = found,
                 Err(complaint) => {
-                    errors.invalid(&path, indexes, format!("error parsing succeededIndexes: {complaint}"));
+                    errors.invalid(
+                        &path,
+                        indexes,
+                        format!("error parsing succeededIndexes: {complaint}"),
+                    );
                 }
             }
         }
@@ -350,8 +408,14 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
         return Ok(0);
     }
     let index = |text: &str| -> Result<i64, String> {
-        let index: i64 = text.parse().map_err(|_| format!("cannot convert string to integer for index: \"{text}\""))?;
-        if index >= completions { Err(format!("too large index: \"{text}\"")) } else { Ok(index) }
+        let index: i64 = text
+            .parse()
+            .map_err(|_| format!("cannot convert string to integer for index: \"{text}\""))?;
+        if index >= completions {
+            Err(format!("too large index: \"{text}\""))
+        } else {
+            Ok(index)
+        }
     };
     let mut last: Option<i64> = None;
     let mut total = 0;
@@ -368,10 +432,14 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
             }
         };
         if limits.len() == 2 && from >= to {
-            return Err(format!("non-increasing order, previous: {from}, current: {to}"));
+            return Err(format!(
+                "non-increasing order, previous: {from}, current: {to}"
+            ));
         }
         if let Some(last) = last.filter(|last| *last >= from) {
-            return Err(format!("non-increasing order, previous: {last}, current: {from}"));
+            return Err(format!(
+                "non-increasing order, previous: {last}, current: {from}"
+            ));
         }
         total += to - from + 1;
         last = Some(to);
@@ -386,20 +454,41 @@ pub(super) fn job_update(errors: &mut Errors, new: &Value, old: &Value) {
     let path = Path::new("spec");
     whole_spec(errors, spec);
     let completions = path.child("completions");
-    let (now, then) = (doc::get(spec, "completions"), doc::get(before, "completions"));
+    let (now, then) = (
+        doc::get(spec, "completions"),
+        doc::get(before, "completions"),
+    );
     if !is_indexed(spec) {
         errors.immutable(now, then, &completions);
     } else if now != then && !now.is_null() && now != doc::get(spec, "parallelism") {
-        errors.invalid(&completions, now.clone(), "can only be modified in tandem with spec.parallelism");
+        errors.invalid(
+            &completions,
+            now.clone(),
+            "can only be modified in tandem with spec.parallelism",
+        );
     }
-    errors.immutable(doc::get(spec, "selector"), doc::get(before, "selector"), &path.child("selector"));
+    errors.immutable(
+        doc::get(spec, "selector"),
+        doc::get(before, "selector"),
+        &path.child("selector"),
+    );
     let mut allowed = doc::get(before, "template").clone();
     let never_started = !doc::has(doc::get(old, "status"), "startTime");
     if doc::flag(before, "suspend") && never_started {
         scheduling_may_change(&mut allowed, doc::get(spec, "template"));
     }
-    errors.immutable(doc::get(spec, "template"), &allowed, &path.child("template"));
-    for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+    errors.immutable(
+        doc::get(spec, "template"),
+        &allowed,
+        &path.child("template"),
+    );
+    for key in [
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
         errors.immutable(doc::get(spec, key), doc::get(before, key), &path.child(key));
     }
 }
@@ -432,9 +521,9 @@ fn scheduling_may_change(allowed: &mut Value, template: &Value) {
 }
 
 fn is_true(status: &Value, kind: &str) -> bool {
-    doc::list(status, "conditions")
-        .iter()
-        .any(|condition| doc::text(condition, "type") == kind && doc::text(condition, "status") == "True")
+    doc::list(status, "conditions").iter().any(|condition| {
+        doc::text(condition, "type") == kind && doc::text(condition, "status") == "True"
+    })
 }
 
 /// The status of a Job: its counters and conditions make sense together and don't run backwards.
@@ -447,13 +536,22 @@ pub(super) fn job_status(errors: &mut Errors, new: &Value, old: &Value) {
     }
     let conditions = path.child("conditions");
     let (complete, failed) = (is_true(status, "Complete"), is_true(status, "Failed"));
-    let (target, met) = (is_true(status, "FailureTarget"), is_true(status, "SuccessCriteriaMet"));
+    let (target, met) = (
+        is_true(status, "FailureTarget"),
+        is_true(status, "SuccessCriteriaMet"),
+    );
     let finished = complete || failed;
     if complete && failed {
-        errors.invalid_whole(&conditions, "cannot set Complete=True and Failed=true conditions");
+        errors.invalid_whole(
+            &conditions,
+            "cannot set Complete=True and Failed=true conditions",
+        );
     }
     if complete && target {
-        errors.invalid_whole(&conditions, "cannot set Complete=True and FailureTarget=true conditions");
+        errors.invalid_whole(
+            &conditions,
+            "cannot set Complete=True and FailureTarget=true conditions",
+        );
     }
     let completed = doc::get(status, "completionTime");
     if !completed.is_null() && !complete {
@@ -464,13 +562,20 @@ pub(super) fn job_status(errors: &mut Errors, new: &Value, old: &Value) {
         );
     }
     if completed.is_null() && complete {
-        errors.required(&path.child("completionTime"), "completionTime is required for Complete jobs");
+        errors.required(
+            &path.child("completionTime"),
+            "completionTime is required for Complete jobs",
+        );
     }
     let started = doc::get(status, "startTime");
     if let (Some(start), Some(end)) = (started.as_str(), completed.as_str())
         && end < start
     {
-        errors.invalid(&path.child("completionTime"), end, "completionTime cannot be set before startTime");
+        errors.invalid(
+            &path.child("completionTime"),
+            end,
+            "completionTime cannot be set before startTime",
+        );
     }
     if failed && !target {
         errors.invalid_whole(
@@ -486,13 +591,24 @@ pub(super) fn job_status(errors: &mut Errors, new: &Value, old: &Value) {
     }
     let active = doc::int(status, "active").unwrap_or_default();
     if active > 0 && finished {
-        errors.invalid(&path.child("active"), active, "active>0 is invalid for finished job");
+        errors.invalid(
+            &path.child("active"),
+            active,
+            "active>0 is invalid for finished job",
+        );
     }
     if started.is_null() && finished {
-        errors.required(&path.child("startTime"), "startTime is required for finished job");
+        errors.required(
+            &path.child("startTime"),
+            "startTime is required for finished job",
+        );
     }
     let uncounted = doc::get(status, "uncountedTerminatedPods");
-    if finished && ["succeeded", "failed"].iter().any(|key| !doc::list(uncounted, key).is_empty()) {
+    if finished
+        && ["succeeded", "failed"]
+            .iter()
+            .any(|key| !doc::list(uncounted, key).is_empty())
+    {
         errors.invalid(
             &path.child("uncountedTerminatedPods"),
             uncounted.clone(),
@@ -503,38 +619,69 @@ pub(super) fn job_status(errors: &mut Errors, new: &Value, old: &Value) {
     indexes_status(errors, spec, status, &path);
     let terminating = doc::int(status, "terminating").unwrap_or_default();
     if terminating > 0 && finished {
-        errors.invalid(&path.child("terminating"), terminating, "terminating>0 is invalid for finished job");
+        errors.invalid(
+            &path.child("terminating"),
+            terminating,
+            "terminating>0 is invalid for finished job",
+        );
     }
     if let Some(ready) = doc::int(status, "ready").filter(|ready| *ready > active) {
-        errors.invalid(&path.child("ready"), ready, "cannot set more ready pods than active");
+        errors.invalid(
+            &path.child("ready"),
+            ready,
+            "cannot set more ready pods than active",
+        );
     }
     if met && failed {
-        errors.invalid_whole(&conditions, "cannot set SuccessCriteriaMet=True and Failed=true conditions");
+        errors.invalid_whole(
+            &conditions,
+            "cannot set SuccessCriteriaMet=True and Failed=true conditions",
+        );
     }
     if met && target {
-        errors.invalid_whole(&conditions, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions");
+        errors.invalid_whole(
+            &conditions,
+            "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
+        );
     }
     for kind in ["Failed", "Complete", "FailureTarget"] {
         if is_true(before, kind) && !is_true(status, kind) {
-            errors.invalid_whole(&conditions, format!("cannot disable the terminal {kind}=True condition"));
+            errors.invalid_whole(
+                &conditions,
+                format!("cannot disable the terminal {kind}=True condition"),
+            );
         }
     }
     for key in ["failed", "succeeded"] {
         let now = doc::int(status, key).unwrap_or_default();
         if now < doc::int(before, key).unwrap_or_default() {
-            errors.invalid(&path.child(key), now, format!("cannot decrease the {key} counter"));
+            errors.invalid(
+                &path.child(key),
+                now,
+                format!("cannot decrease the {key} counter"),
+            );
         }
     }
     let was = doc::get(before, "completionTime");
     if !completed.is_null() && !was.is_null() && completed != was {
-        errors.invalid(&path.child("completionTime"), completed.clone(), "completionTime cannot be mutated");
+        errors.invalid(
+            &path.child("completionTime"),
+            completed.clone(),
+            "completionTime cannot be mutated",
+        );
     }
     let was = doc::get(before, "startTime");
     if !was.is_null() && was != started && !doc::flag(spec, "suspend") {
-        errors.required(&path.child("startTime"), "startTime cannot be removed for unsuspended job");
+        errors.required(
+            &path.child("startTime"),
+            "startTime cannot be removed for unsuspended job",
+        );
     }
     if is_true(before, "SuccessCriteriaMet") && !met {
-        errors.invalid_whole(&conditions, "cannot disable the SuccessCriteriaMet=True condition");
+        errors.invalid_whole(
+            &conditions,
+            "cannot disable the SuccessCriteriaMet=True condition",
+        );
     }
 }
 
@@ -553,7 +700,11 @@ fn indexes_status(errors: &mut Errors, spec: &Value, status: &Value, path: &Path
         if let Some(failed) = failed.filter(|_| per_index)
             && let Err(complaint) = count_indexes(failed, completions)
         {
-            errors.invalid(&path.child("failedIndexes"), failed, format!("error parsing failedIndexes: {complaint}"));
+            errors.invalid(
+                &path.child("failedIndexes"),
+                failed,
+                format!("error parsing failedIndexes: {complaint}"),
+            );
         }
     }
     if !completed.is_empty() && !is_indexed(spec) {
@@ -578,7 +729,11 @@ pub(super) fn cron_job(errors: &mut Errors, document: &Value) {
     cron_job_spec(errors, doc::get(document, "spec"), None);
     let name = doc::text(doc::get(document, "metadata"), "name");
     if name.len() > 52 {
-        errors.invalid(&Path::new("metadata").child("name"), name, "must be no more than 52 characters");
+        errors.invalid(
+            &Path::new("metadata").child("name"),
+            name,
+            "must be no more than 52 characters",
+        );
     }
 }
 
@@ -601,23 +756,42 @@ fn cron_job_spec(errors: &mut Errors, spec: &Value, old: Option<&Value>) {
         }
         if schedule.contains("TZ") {
             if !old.is_some_and(|old| doc::text(old, "schedule").contains("TZ")) {
-                errors.invalid(&own, schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+                errors.invalid(
+                    &own,
+                    schedule,
+                    "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                );
             } else if zone.is_some() {
-                errors.invalid(&own, schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule");
+                errors.invalid(
+                    &own,
+                    schedule,
+                    "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+                );
             }
         }
     }
     errors.nonnegative(spec, "startingDeadlineSeconds", &path);
-    if let Some(zone) = zone.filter(|zone| old.is_none_or(|old| doc::opt_text(old, "timeZone") != Some(zone))) {
+    if let Some(zone) =
+        zone.filter(|zone| old.is_none_or(|old| doc::opt_text(old, "timeZone") != Some(zone)))
+    {
         time_zone(errors, zone, &path.child("timeZone"));
     }
-    errors.one_of(spec, "concurrencyPolicy", &path, &["Allow", "Forbid", "Replace"]);
+    errors.one_of(
+        spec,
+        "concurrencyPolicy",
+        &path,
+        &["Allow", "Forbid", "Replace"],
+    );
     let template = path.child("jobTemplate").child("spec");
     let job = doc::at(spec, &["jobTemplate", "spec"]);
     job_spec(errors, job, &template);
     let selector = doc::get(job, "selector");
     if !selector.is_null() {
-        errors.invalid(&template.child("selector"), selector.clone(), "`selector` will be auto-generated");
+        errors.invalid(
+            &template.child("selector"),
+            selector.clone(),
+            "`selector` will be auto-generated",
+        );
     }
     if doc::flag(job, "manualSelector") {
         errors.not_supported(&template.child("manualSelector"), true, &["nil", "false"]);
@@ -637,7 +811,9 @@ fn time_zone(errors: &mut Errors, zone: &str, path: &Path) {
         !matches!(part, "." | "..")
             && !part.starts_with('-')
             && (1..=14).contains(&part.len())
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
     };
     if !zone.split('/').all(good) {
         errors.invalid(path, zone, format!("unknown time zone {zone}"));

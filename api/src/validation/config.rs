@@ -15,7 +15,9 @@ const MAX_DATA: usize = 1024 * 1024;
 
 /// How many bytes a base64 text stands for.
 fn decoded_len(text: &str) -> usize {
-    STANDARD.decode(text).map_or(text.len(), |bytes| bytes.len())
+    STANDARD
+        .decode(text)
+        .map_or(text.len(), |bytes| bytes.len())
 }
 
 /// A ConfigMap.
@@ -31,7 +33,11 @@ pub(super) fn config_map(errors: &mut Errors, document: &Value) {
         size += value.len();
     }
     for (key, value) in doc::text_entries(document, "binaryData") {
-        errors.all_invalid(&Path::new("binaryData").key(key), key, names::config_map_key(key));
+        errors.all_invalid(
+            &Path::new("binaryData").key(key),
+            key,
+            names::config_map_key(key),
+        );
         size += decoded_len(value);
     }
     if size > MAX_DATA {
@@ -80,7 +86,10 @@ pub(super) fn secret(errors: &mut Errors, document: &Value) {
     match doc::text(document, "type") {
         "kubernetes.io/service-account-token" => {
             let key = "kubernetes.io/service-account.name";
-            if doc::annotation(document, key).unwrap_or_default().is_empty() {
+            if doc::annotation(document, key)
+                .unwrap_or_default()
+                .is_empty()
+            {
                 errors.required(&Path::new("metadata").child("annotations").key(key), "");
             }
         }
@@ -132,12 +141,20 @@ fn json_object(bytes: &[u8]) -> Result<(), String> {
                 Value::Bool(_) => "bool",
                 _ => "number",
             };
-            Err(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+            Err(format!(
+                "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+            ))
         }
         Err(error) if error.is_eof() => Err("unexpected end of JSON input".to_owned()),
         Err(_) => {
-            let first = String::from_utf8_lossy(bytes).trim_start().chars().next().unwrap_or(' ');
-            Err(format!("invalid character '{first}' looking for beginning of value"))
+            let first = String::from_utf8_lossy(bytes)
+                .trim_start()
+                .chars()
+                .next()
+                .unwrap_or(' ');
+            Err(format!(
+                "invalid character '{first}' looking for beginning of value"
+            ))
         }
     }
 }
@@ -146,7 +163,11 @@ fn json_object(bytes: &[u8]) -> Result<(), String> {
 pub(super) fn secret_update(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     if doc::text(new, "type") != doc::text(old, "type") {
-        errors.invalid(&Path::new("type"), doc::text(new, "type"), "field is immutable");
+        errors.invalid(
+            &Path::new("type"),
+            doc::text(new, "type"),
+            "field is immutable",
+        );
     }
     immutable(errors, new, old, &["data"]);
     secret(errors, new);

@@ -1,7 +1,9 @@
 //! Schedules in the five fields of cron, and their shorthands.
 
 /// The months and the days of the week by name.
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] = [
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 struct Field {
@@ -11,11 +13,31 @@ struct Field {
 }
 
 const FIELDS: [Field; 5] = [
-    Field { low: 0, high: 59, names: &[] },
-    Field { low: 0, high: 23, names: &[] },
-    Field { low: 1, high: 31, names: &[] },
-    Field { low: 1, high: 12, names: &MONTHS },
-    Field { low: 0, high: 6, names: &DAYS },
+    Field {
+        low: 0,
+        high: 59,
+        names: &[],
+    },
+    Field {
+        low: 0,
+        high: 23,
+        names: &[],
+    },
+    Field {
+        low: 1,
+        high: 31,
+        names: &[],
+    },
+    Field {
+        low: 1,
+        high: 12,
+        names: &MONTHS,
+    },
+    Field {
+        low: 0,
+        high: 6,
+        names: &DAYS,
+    },
 ];
 
 /// Checks a schedule.
@@ -27,7 +49,10 @@ pub(crate) fn check(schedule: &str) -> Result<(), String> {
         return Err("empty spec string".to_owned());
     }
     let mut rest = schedule;
-    if let Some(zoned) = schedule.strip_prefix("CRON_TZ=").or_else(|| schedule.strip_prefix("TZ=")) {
+    if let Some(zoned) = schedule
+        .strip_prefix("CRON_TZ=")
+        .or_else(|| schedule.strip_prefix("TZ="))
+    {
         rest = zoned.split_once(' ').map_or("", |(_, rest)| rest).trim();
     }
     if rest.starts_with('@') {
@@ -35,16 +60,24 @@ pub(crate) fn check(schedule: &str) -> Result<(), String> {
     }
     let fields: Vec<&str> = rest.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
     }
     fields.iter().zip(&FIELDS).try_for_each(|(text, field)| {
-        text.split(',').filter(|part| !part.is_empty()).try_for_each(|part| range(part, field))
+        text.split(',')
+            .filter(|part| !part.is_empty())
+            .try_for_each(|part| range(part, field))
     })
 }
 
 fn descriptor(text: &str) -> Result<(), String> {
     match text {
-        "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => Ok(()),
+        "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => {
+            Ok(())
+        }
         _ => match text.strip_prefix("@every ") {
             Some(duration) if duration_is_good(duration) => Ok(()),
             Some(duration) => Err(format!(
@@ -65,14 +98,18 @@ fn duration_is_good(text: &str) -> bool {
     let mut rest = text;
     let mut parts = 0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number = &rest[..digits];
         if number.is_empty() || number == "." || number.matches('.').count() > 1 {
             return false;
         }
         rest = &rest[digits..];
-        let Some(unit) =
-            ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().filter(|unit| rest.starts_with(**unit)).max_by_key(|u| u.len())
+        let Some(unit) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"]
+            .iter()
+            .filter(|unit| rest.starts_with(**unit))
+            .max_by_key(|u| u.len())
         else {
             return false;
         };
@@ -110,13 +147,21 @@ fn range(text: &str, field: &Field) -> Result<(), String> {
         _ => return Err(format!("too many slashes: {text}")),
     };
     if start < field.low {
-        return Err(format!("beginning of range ({start}) below minimum ({}): {text}", field.low));
+        return Err(format!(
+            "beginning of range ({start}) below minimum ({}): {text}",
+            field.low
+        ));
     }
     if end > field.high {
-        return Err(format!("end of range ({end}) above maximum ({}): {text}", field.high));
+        return Err(format!(
+            "end of range ({end}) above maximum ({}): {text}",
+            field.high
+        ));
     }
     if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
+        return Err(format!(
+            "beginning of range ({start}) beyond end of range ({end}): {text}"
+        ));
     }
     if step == 0 {
         return Err(format!("step of range should be a positive number: {text}"));
@@ -134,9 +179,16 @@ fn number(text: &str, field: &Field) -> Result<i64, String> {
 
 fn whole(text: &str) -> Result<i64, String> {
     let number: i64 = text.parse().map_err(|_| {
-        format!("failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax", orlop_core::field::quote(text))
+        format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax",
+            orlop_core::field::quote(text)
+        )
     })?;
-    if number < 0 { Err(format!("negative number ({number}) not allowed: {text}")) } else { Ok(number) }
+    if number < 0 {
+        Err(format!("negative number ({number}) not allowed: {text}"))
+    } else {
+        Ok(number)
+    }
 }
 
 #[cfg(test)]
@@ -163,12 +215,24 @@ mod tests {
             ("nope", "expected exactly 5 fields, found 1: [nope]"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
             ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            ("5-2 * * * *", "beginning of range (5) beyond end of range (2): 5-2"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
-            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            (
+                "5-2 * * * *",
+                "beginning of range (5) beyond end of range (2): 5-2",
+            ),
+            (
+                "*/0 * * * *",
+                "step of range should be a positive number: */0",
+            ),
+            (
+                "x * * * *",
+                "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax",
+            ),
             ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
             ("@never", "unrecognized descriptor: @never"),
-            ("@every 1x", "failed to parse duration @every 1x: time: invalid duration \"1x\""),
+            (
+                "@every 1x",
+                "failed to parse duration @every 1x: time: invalid duration \"1x\"",
+            ),
         ] {
             assert_eq!(check(schedule), Err(why.to_owned()), "{schedule}");
         }

@@ -42,7 +42,11 @@ pub(super) fn endpoints(errors: &mut Errors, document: &Value) {
             }
             errors.one_of(port, "protocol", &path, PROTOCOLS);
             if let Some(protocol) = doc::opt_text(port, "appProtocol") {
-                errors.all_invalid(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
+                errors.all_invalid(
+                    &path.child("appProtocol"),
+                    protocol,
+                    names::qualified_name(protocol),
+                );
             }
         }
     }
@@ -71,17 +75,35 @@ pub(super) fn non_special_ip(errors: &mut Errors, text: &str, path: &Path) {
         errors.invalid(path, text, format!("may not be unspecified ({text})"));
     }
     if address.is_loopback() {
-        errors.invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        errors.invalid(
+            path,
+            text,
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        );
     }
     let (unicast, multicast) = match address {
-        IpAddr::V4(address) => (address.is_link_local(), address.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(address) => (address.is_unicast_link_local(), address.segments()[0] & 0xff0f == 0xff02),
+        IpAddr::V4(address) => (
+            address.is_link_local(),
+            address.octets()[..3] == [224, 0, 0],
+        ),
+        IpAddr::V6(address) => (
+            address.is_unicast_link_local(),
+            address.segments()[0] & 0xff0f == 0xff02,
+        ),
     };
     if unicast {
-        errors.invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        errors.invalid(
+            path,
+            text,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        );
     }
     if multicast {
-        errors.invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+        errors.invalid(
+            path,
+            text,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        );
     }
 }
 
@@ -134,7 +156,11 @@ fn slice_endpoint(errors: &mut Errors, endpoint: &Value, kind: &str, path: &Path
             "FQDN" => {
                 let name = address.strip_suffix('.').unwrap_or(address);
                 if !name.contains('.') {
-                    errors.invalid(&path, *address, "should be a domain with at least two segments separated by dots");
+                    errors.invalid(
+                        &path,
+                        *address,
+                        "should be a domain with at least two segments separated by dots",
+                    );
                 } else {
                     errors.all_invalid(&path, address, names::dns_subdomain(name));
                 }
@@ -145,7 +171,9 @@ fn slice_endpoint(errors: &mut Errors, endpoint: &Value, kind: &str, path: &Path
     if let Some(node) = doc::opt_text(endpoint, "nodeName") {
         errors.all_invalid(&path.child("nodeName"), node, names::dns_subdomain(node));
     }
-    let topology: Vec<&str> = doc::entries(endpoint, "deprecatedTopology").map(|(key, _)| key).collect();
+    let topology: Vec<&str> = doc::entries(endpoint, "deprecatedTopology")
+        .map(|(key, _)| key)
+        .collect();
     if topology.len() > 16 {
         errors.too_many(&path.child("deprecatedTopology"), topology.len(), 16);
     }
@@ -194,7 +222,11 @@ fn slice_ports(errors: &mut Errors, document: &Value) {
         }
         errors.one_of(port, "protocol", &path, PROTOCOLS);
         if let Some(protocol) = doc::opt_text(port, "appProtocol") {
-            errors.all_invalid(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
+            errors.all_invalid(
+                &path.child("appProtocol"),
+                protocol,
+                names::qualified_name(protocol),
+            );
         }
     }
 }

@@ -22,7 +22,12 @@ impl Errors {
         self.0.push(FieldError::required(path, detail));
     }
 
-    pub(crate) fn invalid(&mut self, path: &Path, value: impl Into<Value>, detail: impl Into<String>) {
+    pub(crate) fn invalid(
+        &mut self,
+        path: &Path,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
         self.0.push(FieldError::invalid(path, value, detail));
     }
 
@@ -45,8 +50,14 @@ impl Errors {
         self.0.push(FieldError::not_found(path, value));
     }
 
-    pub(crate) fn not_supported(&mut self, path: &Path, value: impl Into<Value>, supported: &[&str]) {
-        self.0.push(FieldError::not_supported(path, value, supported));
+    pub(crate) fn not_supported(
+        &mut self,
+        path: &Path,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) {
+        self.0
+            .push(FieldError::not_supported(path, value, supported));
     }
 
     pub(crate) fn too_long(&mut self, path: &Path, max: usize) {
@@ -81,7 +92,11 @@ impl Errors {
     /// A number that must be there to matter, and then not below zero.
     pub(crate) fn nonnegative(&mut self, of: &Value, key: &str, path: &Path) {
         if let Some(number) = doc::int(of, key).filter(|number| *number < 0) {
-            self.invalid(&path.child(key), number, "must be greater than or equal to 0");
+            self.invalid(
+                &path.child(key),
+                number,
+                "must be greater than or equal to 0",
+            );
         }
     }
 

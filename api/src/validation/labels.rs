@@ -34,7 +34,10 @@ pub(crate) fn selector(errors: &mut Errors, of: &Value, key: &str, path: &Path) 
         match doc::text(requirement, "operator") {
             "In" | "NotIn" => {
                 if doc::list(requirement, "values").is_empty() {
-                    errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                    errors.required(
+                        &path.child("values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                    );
                 }
             }
             "Exists" | "DoesNotExist" => {
@@ -45,18 +48,27 @@ pub(crate) fn selector(errors: &mut Errors, of: &Value, key: &str, path: &Path) 
                     );
                 }
             }
-            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+            other => errors.invalid(
+                &path.child("operator"),
+                other,
+                "not a valid selector operator",
+            ),
         }
         label_key(errors, doc::text(requirement, "key"), &path.child("key"));
         for (i, value) in doc::texts(requirement, "values").enumerate() {
-            errors.all_invalid(&path.child("values").index(i), value, names::label_value(value));
+            errors.all_invalid(
+                &path.child("values").index(i),
+                value,
+                names::label_value(value),
+            );
         }
     }
 }
 
 /// Whether a label selector has no requirement at all.
 pub(crate) fn selector_is_empty(selector: &Value) -> bool {
-    doc::is_empty(doc::get(selector, "matchLabels")) && doc::list(selector, "matchExpressions").is_empty()
+    doc::is_empty(doc::get(selector, "matchLabels"))
+        && doc::list(selector, "matchExpressions").is_empty()
 }
 
 /// Whether a label selector selects an object with these labels. An absent selector selects nothing.
@@ -66,23 +78,29 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     }
     let has = |key: &str| labels.get(key).and_then(Value::as_str);
     doc::text_entries(selector, "matchLabels").all(|(key, value)| has(key) == Some(value))
-        && doc::list(selector, "matchExpressions").iter().all(|requirement| {
-            let value = has(doc::text(requirement, "key"));
-            let listed = value.is_some_and(|value| doc::texts(requirement, "values").any(|other| other == value));
-            match doc::text(requirement, "operator") {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
+        && doc::list(selector, "matchExpressions")
+            .iter()
+            .all(|requirement| {
+                let value = has(doc::text(requirement, "key"));
+                let listed = value.is_some_and(|value| {
+                    doc::texts(requirement, "values").any(|other| other == value)
+                });
+                match doc::text(requirement, "operator") {
+                    "In" => listed,
+                    "NotIn" => !listed,
+                    "Exists" => value.is_some(),
+                    "DoesNotExist" => value.is_none(),
+                    _ => false,
+                }
+            })
 }
 
 /// Whether a plain map of labels selects an object with these labels.
 pub(crate) fn map_selects(selector: &Value, labels: &Value) -> bool {
     selector.as_object().is_none_or(|wanted| {
-        wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+        wanted
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
     })
 }
 
@@ -106,7 +124,11 @@ mod tests {
         let mut errors = Errors::new();
         let of = json!({"selector": {"matchExpressions": [{"key": "", "operator": "Foo"}, {"key": "a", "operator": "In"}]}});
         selector(&mut errors, &of, "selector", &Path::new("spec"));
-        let found: Vec<String> = errors.0.iter().map(|error| error.path.to_string()).collect();
+        let found: Vec<String> = errors
+            .0
+            .iter()
+            .map(|error| error.path.to_string())
+            .collect();
         assert_eq!(
             found,
             [

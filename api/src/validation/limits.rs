@@ -15,14 +15,23 @@ use crate::doc;
 pub(super) fn limit_range(errors: &mut Errors, document: &Value) {
     meta::object_meta(errors, document, true, NameForm::Subdomain);
     let mut seen = BTreeSet::new();
-    for (i, limit) in doc::list(doc::get(document, "spec"), "limits").iter().enumerate() {
+    for (i, limit) in doc::list(doc::get(document, "spec"), "limits")
+        .iter()
+        .enumerate()
+    {
         let path = Path::new("spec").child("limits").index(i);
         let kind = doc::text(limit, "type");
         let complaints = names::qualified_name(kind);
         if !complaints.is_empty() {
             errors.all_invalid(&path.child("type"), kind, complaints);
-        } else if !kind.contains('/') && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") {
-            errors.invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified");
+        } else if !kind.contains('/')
+            && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim")
+        {
+            errors.invalid(
+                &path.child("type"),
+                kind,
+                "must be a standard limit type or fully qualified",
+            );
         }
         if !seen.insert(kind) {
             errors.duplicate(&path.child("type"), kind);
@@ -36,7 +45,10 @@ fn one_limit(errors: &mut Errors, limit: &Value, kind: &str, path: &Path) {
     if kind == "Pod" {
         for key in ["default", "defaultRequest"] {
             if !doc::is_empty(doc::get(limit, key)) {
-                errors.forbidden(&path.child(key), "may not be specified when `type` is 'Pod'");
+                errors.forbidden(
+                    &path.child(key),
+                    "may not be specified when `type` is 'Pod'",
+                );
             }
         }
     } else {
@@ -80,11 +92,46 @@ fn compare(errors: &mut Errors, limit: &Value, kind: &str, name: &str, path: &Pa
     // Which bound is compared with which, under which field it is reported, and in which words.
     let checks = [
         (&min, &max, "min", true, "min value", "max value"),
-        (&min, &request, "defaultRequest", false, "min value", "default request value"),
-        (&request, &max, "defaultRequest", true, "default request value", "max value"),
-        (&request, &default, "defaultRequest", true, "default request value", "default limit value"),
-        (&min, &default, "default", true, "min value", "default value"),
-        (&default, &max, "default", false, "default value", "max value"),
+        (
+            &min,
+            &request,
+            "defaultRequest",
+            false,
+            "min value",
+            "default request value",
+        ),
+        (
+            &request,
+            &max,
+            "defaultRequest",
+            true,
+            "default request value",
+            "max value",
+        ),
+        (
+            &request,
+            &default,
+            "defaultRequest",
+            true,
+            "default request value",
+            "default limit value",
+        ),
+        (
+            &min,
+            &default,
+            "default",
+            true,
+            "min value",
+            "default value",
+        ),
+        (
+            &default,
+            &max,
+            "default",
+            false,
+            "default value",
+            "max value",
+        ),
     ];
     for (low, high, field, show_low, low_words, high_words) in checks {
         if let (Some(low), Some(high)) = (low, high)
@@ -101,7 +148,11 @@ fn compare(errors: &mut Errors, limit: &Value, kind: &str, name: &str, path: &Pa
     let ratio_path = path.child("maxLimitRequestRatio").key(name);
     if let Some(ratio) = of("maxLimitRequestRatio") {
         if ratio < Quantity::from_milli(1000) {
-            errors.invalid(&ratio_path, ratio.to_string(), format!("ratio {ratio} is less than 1"));
+            errors.invalid(
+                &ratio_path,
+                ratio.to_string(),
+                format!("ratio {ratio} is less than 1"),
+            );
         }
         if let (Some(min), Some(max)) = (&min, &max) {
             let bound = max.approximate() / min.approximate();
@@ -121,7 +172,9 @@ fn compare(errors: &mut Errors, limit: &Value, kind: &str, name: &str, path: &Pa
         errors.invalid(
             &path.child("defaultRequest").key(name),
             request.to_string(),
-            format!("default value {default} must equal to defaultRequest value {request} in {name}"),
+            format!(
+                "default value {default} must equal to defaultRequest value {request} in {name}"
+            ),
         );
     }
 }
@@ -165,7 +218,12 @@ fn scope_fits(scope: &str, resource: &str) -> bool {
 pub(super) fn quota(errors: &mut Errors, document: &Value) {
     meta::object_meta(errors, document, true, NameForm::Subdomain);
     quota_spec(errors, doc::get(document, "spec"));
-    quota_amounts(errors, doc::get(document, "status"), &Path::new("status"), &["hard", "used"]);
+    quota_amounts(
+        errors,
+        doc::get(document, "status"),
+        &Path::new("status"),
+        &["hard", "used"],
+    );
 }
 
 fn quota_amounts(errors: &mut Errors, of: &Value, path: &Path, sections: &[&str]) {
@@ -181,8 +239,10 @@ fn quota_amounts(errors: &mut Errors, of: &Value, path: &Path, sections: &[&str]
 fn quota_spec(errors: &mut Errors, spec: &Value) {
     let path = Path::new("spec");
     quota_amounts(errors, spec, &path, &["hard"]);
-    let hard: Vec<&str> =
-        doc::entries(spec, "hard").map(|(name, _)| name).filter(|name| resources::is_standard_quota(name)).collect();
+    let hard: Vec<&str> = doc::entries(spec, "hard")
+        .map(|(name, _)| name)
+        .filter(|name| resources::is_standard_quota(name))
+        .collect();
     let scopes_value = doc::get(spec, "scopes");
     let own = path.child("scopes");
     let scopes: Vec<&str> = doc::texts(spec, "scopes").collect();
@@ -191,7 +251,11 @@ fn quota_spec(errors: &mut Errors, spec: &Value) {
             errors.invalid(&own, scopes_value.clone(), "unsupported scope");
         }
         for _ in hard.iter().filter(|name| !scope_fits(scope, name)) {
-            errors.invalid(&own, scopes_value.clone(), "unsupported scope applied to resource");
+            errors.invalid(
+                &own,
+                scopes_value.clone(),
+                "unsupported scope applied to resource",
+            );
         }
     }
     conflicting(errors, &scopes, scopes_value, &own);
@@ -208,9 +272,16 @@ fn quota_spec(errors: &mut Errors, spec: &Value) {
             errors.invalid(&path.child("scopeName"), scope, "unsupported scope");
         }
         for _ in hard.iter().filter(|name| !scope_fits(scope, name)) {
-            errors.invalid(&path, selector.clone(), "unsupported scope applied to resource");
+            errors.invalid(
+                &path,
+                selector.clone(),
+                "unsupported scope applied to resource",
+            );
         }
-        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope) && operator != "Exists" {
+        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass")
+            && SCOPES.contains(&scope)
+            && operator != "Exists"
+        {
             errors.invalid(
                 &path.child("operator"),
                 operator,
@@ -231,15 +302,25 @@ fn quota_spec(errors: &mut Errors, spec: &Value) {
                 "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
             ),
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+            other => errors.invalid(
+                &path.child("operator"),
+                other,
+                "not a valid selector operator",
+            ),
         }
     }
-    let scopes: Vec<&str> = requirements.iter().map(|requirement| doc::text(requirement, "scopeName")).collect();
+    let scopes: Vec<&str> = requirements
+        .iter()
+        .map(|requirement| doc::text(requirement, "scopeName"))
+        .collect();
     conflicting(errors, &scopes, scopes_value, &path);
 }
 
 fn conflicting(errors: &mut Errors, scopes: &[&str], value: &Value, path: &Path) {
-    for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
+    for (one, other) in [
+        ("BestEffort", "NotBestEffort"),
+        ("Terminating", "NotTerminating"),
+    ] {
         if scopes.contains(&one) && scopes.contains(&other) {
             errors.invalid(path, value.clone(), "conflicting scopes");
         }
@@ -251,8 +332,10 @@ pub(super) fn quota_update(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     let (spec, before) = (doc::get(new, "spec"), doc::get(old, "spec"));
     quota_spec(errors, spec);
-    let (now, was): (BTreeSet<&str>, BTreeSet<&str>) =
-        (doc::texts(spec, "scopes").collect(), doc::texts(before, "scopes").collect());
+    let (now, was): (BTreeSet<&str>, BTreeSet<&str>) = (
+        doc::texts(spec, "scopes").collect(),
+        doc::texts(before, "scopes").collect(),
+    );
     if now != was {
         errors.invalid(
             &Path::new("spec").child("scopes"),
@@ -265,5 +348,10 @@ pub(super) fn quota_update(errors: &mut Errors, new: &Value, old: &Value) {
 /// The status of a ResourceQuota.
 pub(super) fn quota_status(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
-    quota_amounts(errors, doc::get(new, "status"), &Path::new("status"), &["hard", "used"]);
+    quota_amounts(
+        errors,
+        doc::get(new, "status"),
+        &Path::new("status"),
+        &["hard", "used"],
+    );
 }

@@ -63,7 +63,11 @@ pub(crate) fn object_meta(errors: &mut Errors, object: &Value, namespaced: bool,
     let path = Path::new("metadata");
     let generate = doc::text(meta, "generateName");
     if !generate.is_empty() {
-        errors.all_invalid(&path.child("generateName"), generate, form.prefix_complaints(generate));
+        errors.all_invalid(
+            &path.child("generateName"),
+            generate,
+            form.prefix_complaints(generate),
+        );
     }
     let name = doc::text(meta, "name");
     if name.is_empty() {
@@ -76,7 +80,11 @@ pub(crate) fn object_meta(errors: &mut Errors, object: &Value, namespaced: bool,
         if namespace.is_empty() {
             errors.required(&path.child("namespace"), "");
         } else {
-            errors.all_invalid(&path.child("namespace"), namespace, names::dns_label(namespace));
+            errors.all_invalid(
+                &path.child("namespace"),
+                namespace,
+                names::dns_label(namespace),
+            );
         }
     } else if !namespace.is_empty() {
         errors.forbidden(&path.child("namespace"), "not allowed on this type");
@@ -110,7 +118,11 @@ fn owner_references(errors: &mut Errors, meta: &Value, path: &Path) {
         let kind = doc::text(reference, "kind");
         let name = doc::text(reference, "name");
         if split_api_version(api_version).1.is_empty() {
-            errors.invalid(&path.child("apiVersion"), api_version, "version must not be empty");
+            errors.invalid(
+                &path.child("apiVersion"),
+                api_version,
+                "version must not be empty",
+            );
         }
         for key in ["kind", "name", "uid"] {
             if doc::text(reference, key).is_empty() {
@@ -118,7 +130,11 @@ fn owner_references(errors: &mut Errors, meta: &Value, path: &Path) {
             }
         }
         if api_version == "v1" && kind == "Event" {
-            errors.invalid(&path, reference.clone(), "/v1, Kind=Event is disallowed from being an owner");
+            errors.invalid(
+                &path,
+                reference.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            );
         }
         if doc::flag(reference, "controller") {
             let this = format!("{kind}/{name}");
@@ -156,7 +172,11 @@ fn finalizers(errors: &mut Errors, meta: &Value, path: &Path) {
 /// A finalizer without a prefix is one of the three that Kubernetes itself knows.
 pub(crate) fn standard_finalizer(errors: &mut Errors, name: &str, path: &Path) {
     if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
-        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
+        errors.invalid(
+            path,
+            name,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        );
     }
 }
 
@@ -173,8 +193,10 @@ pub(crate) fn object_meta_update(errors: &mut Errors, new: &Value, old: &Value) 
     if doc::has(old, "deletionTimestamp") {
         let before: BTreeSet<&str> = doc::texts(old, "finalizers").collect();
         let after: BTreeSet<&str> = doc::texts(new, "finalizers").collect();
-        let added: Vec<String> =
-            after.difference(&before).map(|name| orlop_core::field::quote(name)).collect();
+        let added: Vec<String> = after
+            .difference(&before)
+            .map(|name| orlop_core::field::quote(name))
+            .collect();
         if !added.is_empty() {
             errors.forbidden(
                 &path.child("finalizers"),
@@ -186,18 +208,30 @@ pub(crate) fn object_meta_update(errors: &mut Errors, new: &Value, old: &Value) 
         }
     }
     if doc::text(new, "resourceVersion").is_empty() {
-        errors.invalid(&path.child("resourceVersion"), "", "must be specified for an update");
+        errors.invalid(
+            &path.child("resourceVersion"),
+            "",
+            "must be specified for an update",
+        );
     }
     let generation = doc::int(new, "generation").unwrap_or_default();
     if generation < doc::int(old, "generation").unwrap_or_default() {
-        errors.invalid(&path.child("generation"), generation, "must not be decremented");
+        errors.invalid(
+            &path.child("generation"),
+            generation,
+            "must not be decremented",
+        );
     }
     for key in ["name", "namespace", "uid"] {
         if doc::text(new, key) != doc::text(old, key) {
             errors.invalid(&path.child(key), doc::text(new, key), "field is immutable");
         }
     }
-    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         errors.immutable(doc::get(new, key), doc::get(old, key), &path.child(key));
     }
     labels::labels(errors, new, "labels", &path);
@@ -224,11 +258,27 @@ mod tests {
             ["metadata.name: Required value: name or generateName is required"]
         );
         assert!(
-            create(&json!({"metadata": {"name": "x-abc12", "generateName": "x-"}}), false, NameForm::Label).is_empty()
+            create(
+                &json!({"metadata": {"name": "x-abc12", "generateName": "x-"}}),
+                false,
+                NameForm::Label
+            )
+            .is_empty()
         );
-        assert!(create(&json!({"metadata": {"name": "system:x"}}), false, NameForm::PathSegment).is_empty());
+        assert!(
+            create(
+                &json!({"metadata": {"name": "system:x"}}),
+                false,
+                NameForm::PathSegment
+            )
+            .is_empty()
+        );
         assert_eq!(
-            create(&json!({"metadata": {"name": "a/b", "namespace": "x"}}), false, NameForm::PathSegment),
+            create(
+                &json!({"metadata": {"name": "a/b", "namespace": "x"}}),
+                false,
+                NameForm::PathSegment
+            ),
             [
                 "metadata.name: Invalid value: \"a/b\": may not contain '/'",
                 "metadata.namespace: Forbidden: not allowed on this type"
@@ -246,7 +296,11 @@ mod tests {
             NameForm::Subdomain,
         );
         assert_eq!(errors.len(), 3, "{errors:?}");
-        assert!(errors[0].starts_with("metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"));
+        assert!(
+            errors[0].starts_with(
+                "metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"
+            )
+        );
         assert!(errors[1].ends_with("Found \"true\" in references for Pod/p and Pod/q"));
         assert_eq!(
             errors[2],

@@ -96,21 +96,29 @@ pub fn validate_create(gvk: &GroupVersionKind, document: &Value) -> Vec<FieldErr
         ("storage.k8s.io", "CSINode") => storage::csi_node(e, document, None),
         ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_capacity(e, document, None),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(e, document, None),
-        ("certificates.k8s.io", "CertificateSigningRequest") => others::signing_request(e, document),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            others::signing_request(e, document)
+        }
         ("certificates.k8s.io", "ClusterTrustBundle") => {
             meta::object_meta(e, document, false, NameForm::TrustBundle);
         }
         ("authentication.k8s.io", "TokenRequest") => others::token_request(e, document),
         ("authentication.k8s.io" | "authorization.k8s.io", _) => {}
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => others::flow_schema(e, document),
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => others::priority_level(e, document),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            others::priority_level(e, document)
+        }
         ("resource.k8s.io", "ResourceClaim") => {
             meta::object_meta(e, document, true, NameForm::Subdomain);
             others::device_claim(e, doc::get(document, "spec"), &Path::new("spec"));
         }
         ("resource.k8s.io", "ResourceClaimTemplate") => {
             meta::object_meta(e, document, true, NameForm::Subdomain);
-            others::device_claim(e, doc::at(document, &["spec", "spec"]), &Path::new("spec").child("spec"));
+            others::device_claim(
+                e,
+                doc::at(document, &["spec", "spec"]),
+                &Path::new("spec").child("spec"),
+            );
         }
         _ => {
             let namespaced = !doc::text(doc::get(document, "metadata"), "namespace").is_empty();
@@ -182,7 +190,9 @@ pub fn validate_update(
         ("node.k8s.io", "RuntimeClass") => policy::runtime_class(e, new, Some(old)),
         ("coordination.k8s.io", "Lease") => policy::lease(e, new, Some(old)),
         ("storage.k8s.io", "StorageClass") => storage::class_update(e, new, old),
-        ("certificates.k8s.io", "CertificateSigningRequest") => others::signing_request_update(e, new, old, subresource),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            others::signing_request_update(e, new, old, subresource)
+        }
         _ => {
             meta::object_meta_update(e, new, old);
             body_update(e, gvk, new, old);
@@ -204,9 +214,15 @@ fn body_update(e: &mut Errors, gvk: &GroupVersionKind, new: &Value, old: &Value)
         ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_capacity(e, new, Some(old)),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(e, new, Some(old)),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => others::flow_schema(e, new),
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => others::priority_level(e, new),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            others::priority_level(e, new)
+        }
         ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
-            e.immutable(doc::get(new, "spec"), doc::get(old, "spec"), &Path::new("spec"));
+            e.immutable(
+                doc::get(new, "spec"),
+                doc::get(old, "spec"),
+                &Path::new("spec"),
+            );
         }
         ("resource.k8s.io", "ResourceSlice") => {
             for key in ["driver", "nodeName"] {
@@ -235,7 +251,9 @@ fn status(e: &mut Errors, gvk: &GroupVersionKind, new: &Value, old: &Value) {
         ("", "Node") => node::update(e, new, old),
         ("", "PersistentVolumeClaim") => storage::claim_status(e, new, old),
         ("", "ResourceQuota") => limits::quota_status(e, new, old),
-        ("", "ReplicationController") | ("apps", "ReplicaSet") => workloads::replica_status(e, new, old),
+        ("", "ReplicationController") | ("apps", "ReplicaSet") => {
+            workloads::replica_status(e, new, old)
+        }
         ("apps", "Deployment") => workloads::deployment_status(e, new, old),
         ("apps", "DaemonSet") => workloads::daemon_set_status(e, new, old),
         ("apps", "StatefulSet") => workloads::stateful_set_status(e, new, old),

@@ -16,11 +16,17 @@ pub(crate) fn out_of_range(low: i64, high: i64) -> String {
 }
 
 fn pattern(message: &str, form: &str, examples: &[&str]) -> String {
-    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}', "))
+        .collect();
     if examples.is_empty() {
         format!("{message} (regex used for validation is '{form}')")
     } else {
-        format!("{message} (e.g. {}regex used for validation is '{form}')", examples.join(" or "))
+        format!(
+            "{message} (e.g. {}regex used for validation is '{form}')",
+            examples.join(" or ")
+        )
     }
 }
 
@@ -32,7 +38,9 @@ fn lower(byte: u8) -> bool {
 fn shaped(text: &str, first: fn(u8) -> bool, inner: fn(u8) -> bool, last: fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(&start), Some(&end)) => first(start) && last(end) && bytes.iter().all(|&byte| inner(byte)),
+        (Some(&start), Some(&end)) => {
+            first(start) && last(end) && bytes.iter().all(|&byte| inner(byte))
+        }
         _ => false,
     }
 }
@@ -87,7 +95,12 @@ pub(crate) fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
     }
     let label = |label: &str| {
         let label = label.strip_prefix('_').unwrap_or(label);
-        shaped(label, lower, |byte| lower(byte) || byte == b'-' || byte == b'_', lower)
+        shaped(
+            label,
+            lower,
+            |byte| lower(byte) || byte == b'-' || byte == b'_',
+            lower,
+        )
     };
     if !text.split('.').all(label) {
         complaints.push(pattern(
@@ -106,7 +119,10 @@ pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
     if text.len() > 253 {
         complaints.push(too_long(253));
     }
-    if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(label_shape)) {
+    if !text
+        .strip_prefix("*.")
+        .is_some_and(|rest| rest.split('.').all(label_shape))
+    {
         complaints.push(pattern(
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of \
              lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
@@ -123,7 +139,12 @@ pub(crate) fn dns1035_label(text: &str) -> Vec<String> {
     if text.len() > 63 {
         complaints.push(too_long(63));
     }
-    if !shaped(text, |byte| byte.is_ascii_lowercase(), |byte| lower(byte) || byte == b'-', lower) {
+    if !shaped(
+        text,
+        |byte| byte.is_ascii_lowercase(),
+        |byte| lower(byte) || byte == b'-',
+        lower,
+    ) {
         complaints.push(pattern(
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
              character, and end with an alphanumeric character",
@@ -156,7 +177,11 @@ pub(crate) fn qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
-                complaints.extend(dns_subdomain(prefix).into_iter().map(|complaint| format!("prefix part {complaint}")));
+                complaints.extend(
+                    dns_subdomain(prefix)
+                        .into_iter()
+                        .map(|complaint| format!("prefix part {complaint}")),
+                );
             }
             name
         }
@@ -239,7 +264,9 @@ pub(crate) fn port_name(text: &str) -> Vec<String> {
         complaints.push(too_long(15));
     }
     if text.is_empty() || !text.bytes().all(|byte| lower(byte) || byte == b'-') {
-        complaints.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+        complaints.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         complaints.push("must contain at least one letter (a-z)".to_owned());
@@ -255,12 +282,19 @@ pub(crate) fn port_name(text: &str) -> Vec<String> {
 
 /// The number of a port.
 pub(crate) fn port_number(port: i64) -> Vec<String> {
-    if (1..=65535).contains(&port) { Vec::new() } else { vec![out_of_range(1, 65535)] }
+    if (1..=65535).contains(&port) {
+        Vec::new()
+    } else {
+        vec![out_of_range(1, 65535)]
+    }
 }
 
 /// `12%`.
 pub(crate) fn percent(text: &str) -> Vec<String> {
-    if text.strip_suffix('%').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())) {
+    if text
+        .strip_suffix('%')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    {
         Vec::new()
     } else {
         vec![pattern(
@@ -289,23 +323,40 @@ pub(crate) fn path_segment(text: &str) -> Vec<String> {
     if text == "." || text == ".." {
         return vec![format!("may not be '{text}'")];
     }
-    ["/", "%"].iter().filter(|bad| text.contains(**bad)).map(|bad| format!("may not contain '{bad}'")).collect()
+    ["/", "%"]
+        .iter()
+        .filter(|bad| text.contains(**bad))
+        .map(|bad| format!("may not contain '{bad}'"))
+        .collect()
 }
 
 /// The name of a sysctl, with dots or slashes.
 pub(crate) fn sysctl_name(text: &str) -> bool {
     text.len() <= 253
-        && text.split(['.', '/']).all(|part| shaped(part, lower, |b| lower(b) || b == b'-' || b == b'_', lower))
+        && text
+            .split(['.', '/'])
+            .all(|part| shaped(part, lower, |b| lower(b) || b == b'-' || b == b'_', lower))
 }
 
 /// A path behind a domain, such as `acme.io/foo`: the value it complains about, and the complaint.
 pub(crate) fn domain_prefixed_path(text: &str) -> Vec<(String, String)> {
-    let Some((host, path)) = text.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
-        return vec![(text.to_owned(), "must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned())];
+    let Some((host, path)) = text
+        .split_once('/')
+        .filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
+        return vec![(
+            text.to_owned(),
+            "must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned(),
+        )];
     };
-    let mut complaints: Vec<_> =
-        dns_subdomain(host).into_iter().map(|complaint| (host.to_owned(), complaint)).collect();
-    if !path.bytes().all(|byte| alphanumeric(byte) || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+    let mut complaints: Vec<_> = dns_subdomain(host)
+        .into_iter()
+        .map(|complaint| (host.to_owned(), complaint))
+        .collect();
+    if !path
+        .bytes()
+        .all(|byte| alphanumeric(byte) || b"/-._~%!$&'()*+,;=:".contains(&byte))
+    {
         complaints.push((
             path.to_owned(),
             pattern("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[]),
@@ -347,7 +398,11 @@ pub(crate) fn address_bits(address: IpAddr) -> u128 {
 
 /// The address with the bits after the first `length` cleared.
 pub(crate) fn masked(address: IpAddr, length: u8) -> u128 {
-    if length == 0 { 0 } else { address_bits(address) & (u128::MAX << (128 - u32::from(length.min(128)))) }
+    if length == 0 {
+        0
+    } else {
+        address_bits(address) & (u128::MAX << (128 - u32::from(length.min(128))))
+    }
 }
 
 /// A CIDR.
@@ -363,7 +418,8 @@ pub(crate) fn cidr(text: &str) -> Vec<String> {
 
 /// Whether a text is an IPv6 address.
 pub(crate) fn is_ipv6(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6())
+    text.parse::<IpAddr>()
+        .is_ok_and(|address| address.is_ipv6())
 }
 
 #[cfg(test)]
@@ -421,6 +477,9 @@ mod tests {
               'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
             ]
         );
-        assert_eq!(dns_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(
+            dns_label(&"a".repeat(64)),
+            ["must be no more than 63 bytes"]
+        );
     }
 }

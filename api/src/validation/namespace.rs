@@ -26,7 +26,11 @@ fn finalizer(errors: &mut Errors, name: &str, path: &Path) {
 pub(super) fn finalize(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     for (i, name) in doc::texts(doc::get(new, "spec"), "finalizers").enumerate() {
-        finalizer(errors, name, &Path::new("spec").child("finalizers").index(i));
+        finalizer(
+            errors,
+            name,
+            &Path::new("spec").child("finalizers").index(i),
+        );
     }
 }
 
@@ -37,9 +41,17 @@ pub(super) fn status(errors: &mut Errors, new: &Value, old: &Value) {
     let path = Path::new("status").child("Phase");
     if doc::has(doc::get(new, "metadata"), "deletionTimestamp") {
         if phase != "Terminating" {
-            errors.invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+            errors.invalid(
+                &path,
+                phase,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            );
         }
     } else if phase != "Active" {
-        errors.invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty");
+        errors.invalid(
+            &path,
+            phase,
+            "may only be 'Active' if `deletionTimestamp` is empty",
+        );
     }
 }

@@ -34,10 +34,18 @@ pub(super) fn policy(errors: &mut Errors, document: &Value, old: Option<&Value>)
     let types: Vec<&str> = doc::texts(spec, "policyTypes").collect();
     let path = path.child("policyTypes");
     if types.len() > 2 {
-        errors.invalid(&path, doc::get(spec, "policyTypes").clone(), "may not specify more than two policyTypes");
+        errors.invalid(
+            &path,
+            doc::get(spec, "policyTypes").clone(),
+            "may not specify more than two policyTypes",
+        );
         return;
     }
-    for (i, of) in types.iter().enumerate().filter(|(_, of)| !matches!(**of, "Ingress" | "Egress")) {
+    for (i, of) in types
+        .iter()
+        .enumerate()
+        .filter(|(_, of)| !matches!(**of, "Ingress" | "Egress"))
+    {
         errors.not_supported(&path.index(i), *of, &["Ingress", "Egress"]);
     }
 }
@@ -49,14 +57,22 @@ fn policy_port(errors: &mut Errors, port: &Value, path: &Path) {
     let end_path = path.child("endPort");
     if number.is_null() {
         if let Some(end) = end {
-            errors.invalid(&end_path, end, "may not be specified when `port` is not specified");
+            errors.invalid(
+                &end_path,
+                end,
+                "may not be specified when `port` is not specified",
+            );
         }
         return;
     }
     match number {
         Value::String(name) => {
             if let Some(end) = end {
-                errors.invalid(&end_path, end, "may not be specified when `port` is non-numeric");
+                errors.invalid(
+                    &end_path,
+                    end,
+                    "may not be specified when `port` is non-numeric",
+                );
             }
             errors.all_invalid(&path.child("port"), name, names::port_name(name));
         }
@@ -85,7 +101,10 @@ fn policy_peer(errors: &mut Errors, peer: &Value, path: &Path) {
     if !block.is_null() {
         ip_block(errors, block, &path.child("ipBlock"));
     }
-    let peers = ["podSelector", "namespaceSelector", "ipBlock"].iter().filter(|key| doc::has(peer, key)).count();
+    let peers = ["podSelector", "namespaceSelector", "ipBlock"]
+        .iter()
+        .filter(|key| doc::has(peer, key))
+        .count();
     if peers == 0 {
         errors.required(path, "must specify a peer");
     } else if peers > 1 && !block.is_null() {
@@ -100,12 +119,17 @@ fn ip_block(errors: &mut Errors, block: &Value, path: &Path) {
         return;
     }
     errors.all_invalid(&path.child("cidr"), whole, names::cidr(whole));
-    let Some((address, length)) = names::parse_cidr(whole) else { return };
+    let Some((address, length)) = names::parse_cidr(whole) else {
+        return;
+    };
     for (i, except) in doc::texts(block, "except").enumerate() {
         let path = path.child("except").index(i);
         errors.all_invalid(&path, except, names::cidr(except));
-        let Some((part, part_length)) = names::parse_cidr(except) else { continue };
-        let inside = part.is_ipv4() == address.is_ipv4() && names::masked(part, length) == names::masked(address, length);
+        let Some((part, part_length)) = names::parse_cidr(except) else {
+            continue;
+        };
+        let inside = part.is_ipv4() == address.is_ipv4()
+            && names::masked(part, length) == names::masked(address, length);
         if !inside || length >= part_length {
             errors.invalid(&path, except, "must be a strict subset of `cidr`");
         }
@@ -117,9 +141,10 @@ pub(super) fn ingress(errors: &mut Errors, document: &Value) {
     meta::object_meta(errors, document, true, NameForm::Subdomain);
     ingress_spec(errors, doc::get(document, "spec"));
     let key = "kubernetes.io/ingress.class";
-    if let (Some(old), Some(class)) =
-        (doc::annotation(document, key), doc::opt_text(doc::get(document, "spec"), "ingressClassName"))
-        && old != class
+    if let (Some(old), Some(class)) = (
+        doc::annotation(document, key),
+        doc::opt_text(doc::get(document, "spec"), "ingressClassName"),
+    ) && old != class
     {
         errors.invalid(
             &Path::new("annotations").child(key),
@@ -155,7 +180,11 @@ fn ingress_spec(errors: &mut Errors, spec: &Value) {
         let host = doc::text(rule, "host");
         if !host.is_empty() {
             if host.parse::<IpAddr>().is_ok() {
-                errors.invalid(&path.child("host"), host, "must be a DNS name, not an IP address");
+                errors.invalid(
+                    &path.child("host"),
+                    host,
+                    "must be a DNS name, not an IP address",
+                );
             }
             host_name(errors, host, &path.child("host"));
         }
@@ -178,17 +207,28 @@ fn ingress_spec(errors: &mut Errors, spec: &Value) {
         }
         let secret = doc::text(tls, "secretName");
         if !secret.is_empty() {
-            errors.all_invalid(&path.child("secretName"), secret, names::dns_subdomain(secret));
+            errors.all_invalid(
+                &path.child("secretName"),
+                secret,
+                names::dns_subdomain(secret),
+            );
         }
     }
     if let Some(class) = doc::opt_text(spec, "ingressClassName") {
-        errors.all_invalid(&path.child("ingressClassName"), class, names::dns_subdomain(class));
+        errors.all_invalid(
+            &path.child("ingressClassName"),
+            class,
+            names::dns_subdomain(class),
+        );
     }
 }
 
 fn host_name(errors: &mut Errors, host: &str, path: &Path) {
-    let complaints =
-        if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns_subdomain(host) };
+    let complaints = if host.contains('*') {
+        names::wildcard_subdomain(host)
+    } else {
+        names::dns_subdomain(host)
+    };
     errors.all_invalid(path, host, complaints);
 }
 
@@ -242,7 +282,10 @@ fn backend(errors: &mut Errors, backend: &Value, path: &Path) {
             }
         }
         (true, false) => service_backend(errors, service, &path.child("service")),
-        (true, true) => errors.required(&path.child("service"), "resource or service backend is required"),
+        (true, true) => errors.required(
+            &path.child("service"),
+            "resource or service backend is required",
+        ),
     }
 }
 
@@ -255,7 +298,10 @@ fn service_backend(errors: &mut Errors, service: &Value, path: &Path) {
     }
     let port = doc::get(service, "port");
     let own = path.child("port");
-    let (number, named) = (doc::int(port, "number").unwrap_or_default(), doc::text(port, "name"));
+    let (number, named) = (
+        doc::int(port, "number").unwrap_or_default(),
+        doc::text(port, "name"),
+    );
     if number != 0 && !named.is_empty() {
         errors.invalid(&own, "", "cannot set both port name & port number");
     } else if !named.is_empty() {
@@ -271,7 +317,10 @@ fn service_backend(errors: &mut Errors, service: &Value, path: &Path) {
 pub(super) fn ingress_status(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     let path = Path::new("status").child("loadBalancer").child("ingress");
-    for (i, ingress) in doc::list(doc::at(new, &["status", "loadBalancer"]), "ingress").iter().enumerate() {
+    for (i, ingress) in doc::list(doc::at(new, &["status", "loadBalancer"]), "ingress")
+        .iter()
+        .enumerate()
+    {
         let path = path.index(i);
         let address = doc::text(ingress, "ip");
         if !address.is_empty() {
@@ -325,12 +374,19 @@ pub(super) fn ingress_class(errors: &mut Errors, document: &Value, old: Option<&
                 "`parameters.scope` is set to 'Namespace'",
             ),
             Some(namespace) => {
-                errors.all_invalid(&path.child("namespace"), namespace, names::dns_label(namespace));
+                errors.all_invalid(
+                    &path.child("namespace"),
+                    namespace,
+                    names::dns_label(namespace),
+                );
             }
         },
         "Cluster" => {
             if namespace.is_some() {
-                errors.forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'");
+                errors.forbidden(
+                    &path.child("namespace"),
+                    "`parameters.scope` is set to 'Cluster'",
+                );
             }
         }
         other => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespace"]),
@@ -377,7 +433,11 @@ pub(super) fn service_cidr(errors: &mut Errors, document: &Value, old: Option<&V
         return;
     }
     if ranges.len() > 2 {
-        errors.invalid(&path, doc::get(spec, "cidrs").clone(), "may only hold up to 2 values");
+        errors.invalid(
+            &path,
+            doc::get(spec, "cidrs").clone(),
+            "may only hold up to 2 values",
+        );
     }
     if ranges.len() == 2 {
         let v6 = ranges.iter().filter(|range| range.contains(':')).count();
@@ -395,10 +455,18 @@ pub(super) fn service_cidr(errors: &mut Errors, document: &Value, old: Option<&V
         if let Some((address, length)) = names::parse_cidr(range)
             && names::masked(address, length) != names::address_bits(address)
         {
-            errors.invalid(&path, *range, "must not have bits set beyond the prefix length");
+            errors.invalid(
+                &path,
+                *range,
+                "must not have bits set beyond the prefix length",
+            );
         }
     }
     if let Some(old) = old {
-        errors.immutable(doc::get(spec, "cidrs"), doc::at(old, &["spec", "cidrs"]), &path);
+        errors.immutable(
+            doc::get(spec, "cidrs"),
+            doc::at(old, &["spec", "cidrs"]),
+            &path,
+        );
     }
 }

@@ -42,9 +42,16 @@ pub(super) fn create(errors: &mut Errors, document: &Value) {
 
 fn taints(errors: &mut Errors, document: &Value) {
     let mut seen = BTreeSet::new();
-    for (i, taint) in doc::list(doc::get(document, "spec"), "taints").iter().enumerate() {
+    for (i, taint) in doc::list(doc::get(document, "spec"), "taints")
+        .iter()
+        .enumerate()
+    {
         let path = Path::new("metadata").child("taints").index(i);
-        let (key, effect, value) = (doc::text(taint, "key"), doc::text(taint, "effect"), doc::text(taint, "value"));
+        let (key, effect, value) = (
+            doc::text(taint, "key"),
+            doc::text(taint, "effect"),
+            doc::text(taint, "value"),
+        );
         labels::label_key(errors, key, &path.child("key"));
         let complaints = names::label_value(value);
         if !complaints.is_empty() {
@@ -73,7 +80,12 @@ fn capacity(errors: &mut Errors, document: &Value) {
     let status = doc::get(document, "status");
     for key in ["capacity", "allocatable"] {
         for (name, value) in doc::entries(status, key) {
-            resources::amount(errors, name, value, &Path::new("status").child(key).child(name));
+            resources::amount(
+                errors,
+                name,
+                value,
+                &Path::new("status").child(key).child(name),
+            );
         }
     }
 }
@@ -85,7 +97,10 @@ pub(super) fn update(errors: &mut Errors, new: &Value, old: &Value) {
     let addresses = doc::list(doc::get(new, "status"), "addresses");
     for (i, address) in addresses.iter().enumerate() {
         if addresses[..i].contains(address) {
-            errors.duplicate(&Path::new("status").child("addresses").index(i), address.clone());
+            errors.duplicate(
+                &Path::new("status").child("addresses").index(i),
+                address.clone(),
+            );
             errors.show(format!(
                 "{{\"Type\":{},\"Address\":{}}}",
                 orlop_core::field::quote(doc::text(address, "type")),
@@ -96,8 +111,10 @@ pub(super) fn update(errors: &mut Errors, new: &Value, old: &Value) {
     let (spec, before) = (doc::get(new, "spec"), doc::get(old, "spec"));
     let path = Path::new("spec");
     const DETAIL: &str = "node updates may not change podCIDR except from \"\" to valid";
-    let (now, was): (Vec<&str>, Vec<&str>) =
-        (doc::texts(spec, "podCIDRs").collect(), doc::texts(before, "podCIDRs").collect());
+    let (now, was): (Vec<&str>, Vec<&str>) = (
+        doc::texts(spec, "podCIDRs").collect(),
+        doc::texts(before, "podCIDRs").collect(),
+    );
     if !was.is_empty() {
         if was.len() != now.len() {
             errors.forbidden(&path.child("podCIDRs"), DETAIL);
@@ -114,7 +131,11 @@ pub(super) fn update(errors: &mut Errors, new: &Value, old: &Value) {
             "node updates may not change providerID except from \"\" to valid",
         );
     }
-    config_source(errors, doc::get(spec, "configSource"), &path.child("configSource"));
+    config_source(
+        errors,
+        doc::get(spec, "configSource"),
+        &path.child("configSource"),
+    );
     taints(errors, new);
     if doc::text(spec, "externalID") != doc::text(before, "externalID") {
         errors.forbidden(&path.child("externalID"), "may not be updated");
@@ -128,7 +149,11 @@ fn config_source(errors: &mut Errors, source: &Value, path: &Path) {
     }
     let map = doc::get(source, "configMap");
     if map.is_null() {
-        errors.invalid(path, source.clone(), "exactly one reference subfield must be non-nil");
+        errors.invalid(
+            path,
+            source.clone(),
+            "exactly one reference subfield must be non-nil",
+        );
         return;
     }
     let path = path.child("configMap");

@@ -59,7 +59,11 @@ fn signing_request_spec(errors: &mut Errors, spec: &Value) {
             errors.duplicate(&path, usage);
         }
     }
-    signer_name(errors, doc::text(spec, "signerName"), &path.child("signerName"));
+    signer_name(
+        errors,
+        doc::text(spec, "signerName"),
+        &path.child("signerName"),
+    );
     if let Some(seconds) = doc::int(spec, "expirationSeconds").filter(|seconds| *seconds < 600) {
         errors.invalid(
             &path.child("expirationSeconds"),
@@ -76,12 +80,20 @@ fn signer_name(errors: &mut Errors, name: &str, path: &Path) {
         return;
     }
     let Some((domain, rest)) = name.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
-        errors.invalid(path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        errors.invalid(
+            path,
+            name,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
         return;
     };
     errors.all_invalid(path, domain, names::dns_subdomain(domain));
     if !domain.contains('.') {
-        errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
+        errors.invalid(
+            path,
+            domain,
+            "should be a domain with at least two segments separated by dots",
+        );
     }
     for part in rest.split('.') {
         errors.all_invalid(path, part, names::dns_label(part));
@@ -94,7 +106,10 @@ fn signer_name(errors: &mut Errors, name: &str, path: &Path) {
 fn conditions(errors: &mut Errors, document: &Value) {
     let path = Path::new("status").child("conditions");
     let mut seen: BTreeSet<&str> = BTreeSet::new();
-    for (i, condition) in doc::list(doc::get(document, "status"), "conditions").iter().enumerate() {
+    for (i, condition) in doc::list(doc::get(document, "status"), "conditions")
+        .iter()
+        .enumerate()
+    {
         let path = path.index(i);
         let kind = doc::text(condition, "type");
         if kind.is_empty() {
@@ -114,7 +129,11 @@ fn conditions(errors: &mut Errors, document: &Value) {
             _ => "",
         };
         if seen.contains(against) {
-            errors.invalid(&path.child("type"), kind, "Approved and Denied conditions are mutually exclusive");
+            errors.invalid(
+                &path.child("type"),
+                kind,
+                "Approved and Denied conditions are mutually exclusive",
+            );
         }
         if !seen.insert(kind) {
             errors.duplicate(&path.child("type"), kind);
@@ -123,7 +142,12 @@ fn conditions(errors: &mut Errors, document: &Value) {
 }
 
 /// A CertificateSigningRequest that replaces an older one: decisions stay.
-pub(super) fn signing_request_update(errors: &mut Errors, new: &Value, old: &Value, subresource: Option<&str>) {
+pub(super) fn signing_request_update(
+    errors: &mut Errors,
+    new: &Value,
+    old: &Value,
+    subresource: Option<&str>,
+) {
     signing_request(errors, new);
     meta::object_meta_update(errors, new, old);
     let of = |document: &Value, kind: &str| -> Vec<Value> {
@@ -138,18 +162,28 @@ pub(super) fn signing_request_update(errors: &mut Errors, new: &Value, old: &Val
         let (now, was) = (of(new, kind), of(old, kind));
         match (now.is_empty(), was.is_empty()) {
             (true, false) => {
-                errors.forbidden(&path, format!("updates may not remove a condition of type \"{kind}\""));
+                errors.forbidden(
+                    &path,
+                    format!("updates may not remove a condition of type \"{kind}\""),
+                );
             }
             (false, true) if kind != "Failed" && subresource != Some("approval") => {
-                errors.forbidden(&path, format!("updates may not add a condition of type \"{kind}\""));
+                errors.forbidden(
+                    &path,
+                    format!("updates may not add a condition of type \"{kind}\""),
+                );
             }
             (false, false) if now != was => {
-                errors.forbidden(&path, format!("updates may not modify a condition of type \"{kind}\""));
+                errors.forbidden(
+                    &path,
+                    format!("updates may not modify a condition of type \"{kind}\""),
+                );
             }
             _ => {}
         }
     }
-    let certificate = |document: &Value| doc::text(doc::get(document, "status"), "certificate").to_owned();
+    let certificate =
+        |document: &Value| doc::text(doc::get(document, "status"), "certificate").to_owned();
     let (now, was) = (certificate(new), certificate(old));
     if now != was && !was.is_empty() {
         errors.forbidden(
@@ -164,10 +198,18 @@ pub(super) fn token_request(errors: &mut Errors, document: &Value) {
     let seconds = doc::int(doc::get(document, "spec"), "expirationSeconds").unwrap_or_default();
     let path = Path::new("spec").child("expirationSeconds");
     if seconds < 600 {
-        errors.invalid(&path, seconds, "may not specify a duration less than 10 minutes");
+        errors.invalid(
+            &path,
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
     }
     if seconds > 1 << 32 {
-        errors.invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds");
+        errors.invalid(
+            &path,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
     }
 }
 
@@ -183,7 +225,14 @@ pub(super) fn event(errors: &mut Errors, document: &Value) {
         // Clients of the first version of events set none of the newer fields.
         return;
     }
-    event_body(errors, document, &path, "reportingComponent", "reportingInstance", "message");
+    event_body(
+        errors,
+        document,
+        &path,
+        "reportingComponent",
+        "reportingInstance",
+        "message",
+    );
 }
 
 /// An event of `events.k8s.io`.
@@ -197,7 +246,14 @@ pub(super) fn new_event(errors: &mut Errors, document: &Value) {
     if !matches!(kind, "Normal" | "Warning") {
         errors.invalid(&Path::new("type"), "", format!("has invalid value: {kind}"));
     }
-    event_body(errors, document, &Path::root(), "reportingController", "reportingInstance", "note");
+    event_body(
+        errors,
+        document,
+        &Path::root(),
+        "reportingController",
+        "reportingInstance",
+        "note",
+    );
 }
 
 fn event_namespace(errors: &mut Errors, document: &Value, object: &str) {
@@ -205,30 +261,57 @@ fn event_namespace(errors: &mut Errors, document: &Value, object: &str) {
     let own = doc::text(doc::get(document, "metadata"), "namespace");
     if about.is_empty() {
         if own != "default" && own != "kube-system" {
-            errors.invalid(&Path::new("involvedObject").child("namespace"), about, "does not match event.namespace");
+            errors.invalid(
+                &Path::new("involvedObject").child("namespace"),
+                about,
+                "does not match event.namespace",
+            );
         }
     } else if about != own {
-        errors.invalid(&Path::new("involvedObject").child("namespace"), about, "does not match event.namespace");
+        errors.invalid(
+            &Path::new("involvedObject").child("namespace"),
+            about,
+            "does not match event.namespace",
+        );
     }
 }
 
-fn event_body(errors: &mut Errors, document: &Value, path: &Path, controller: &str, instance: &str, note: &str) {
+fn event_body(
+    errors: &mut Errors,
+    document: &Value,
+    path: &Path,
+    controller: &str,
+    instance: &str,
+    note: &str,
+) {
     let name = doc::text(document, controller);
     if name.is_empty() {
         errors.required(&Path::new("reportingController"), "");
     }
-    errors.all_invalid(&Path::new("reportingController"), name, names::qualified_name(name));
+    errors.all_invalid(
+        &Path::new("reportingController"),
+        name,
+        names::qualified_name(name),
+    );
     for (key, max) in [(instance, 128), ("action", 128), ("reason", 128)] {
         let value = doc::text(document, key);
         if value.is_empty() {
             errors.required(&path.child(key), "");
         }
         if value.len() > max {
-            errors.invalid(&path.child(key), "", format!("can have at most {max} characters"));
+            errors.invalid(
+                &path.child(key),
+                "",
+                format!("can have at most {max} characters"),
+            );
         }
     }
     if doc::text(document, note).len() > MAX_NOTE {
-        errors.invalid(&Path::new("message"), "", format!("can have at most {MAX_NOTE} characters"));
+        errors.invalid(
+            &Path::new("message"),
+            "",
+            format!("can have at most {MAX_NOTE} characters"),
+        );
     }
 }
 
@@ -261,10 +344,18 @@ pub(super) fn flow_schema(errors: &mut Errors, document: &Value) {
     let path = Path::new("spec");
     let precedence = doc::int(spec, "matchingPrecedence").unwrap_or_default();
     if precedence <= 0 {
-        errors.invalid(&path.child("matchingPrecedence"), precedence, "must be a positive value");
+        errors.invalid(
+            &path.child("matchingPrecedence"),
+            precedence,
+            "must be a positive value",
+        );
     }
     if precedence > 10_000 {
-        errors.invalid(&path.child("matchingPrecedence"), precedence, "must not be greater than 10000");
+        errors.invalid(
+            &path.child("matchingPrecedence"),
+            precedence,
+            "must not be greater than 10000",
+        );
     }
     let level = doc::text(doc::get(spec, "priorityLevelConfiguration"), "name");
     if level.is_empty() {
@@ -277,16 +368,28 @@ pub(super) fn flow_schema(errors: &mut Errors, document: &Value) {
     if !method.is_null() {
         let kind = doc::text(method, "type");
         if !matches!(kind, "ByNamespace" | "ByUser") {
-            errors.not_supported(&path.child("distinguisherMethod").child("type"), kind, &["ByNamespace", "ByUser"]);
+            errors.not_supported(
+                &path.child("distinguisherMethod").child("type"),
+                kind,
+                &["ByNamespace", "ByUser"],
+            );
         }
     }
     for (i, rule) in doc::list(spec, "rules").iter().enumerate() {
         let path = path.child("rules").index(i);
         if doc::list(rule, "subjects").is_empty() {
-            errors.required(&path.child("subjects"), "subjects must contain at least one value");
+            errors.required(
+                &path.child("subjects"),
+                "subjects must contain at least one value",
+            );
         }
-        if doc::list(rule, "resourceRules").is_empty() && doc::list(rule, "nonResourceRules").is_empty() {
-            errors.required(&path, "at least one of resourceRules and nonResourceRules has to be non-empty");
+        if doc::list(rule, "resourceRules").is_empty()
+            && doc::list(rule, "nonResourceRules").is_empty()
+        {
+            errors.required(
+                &path,
+                "at least one of resourceRules and nonResourceRules has to be non-empty",
+            );
         }
         for (i, rule) in doc::list(rule, "resourceRules").iter().enumerate() {
             let path = path.child("resourceRules").index(i);
@@ -337,10 +440,20 @@ pub(super) fn priority_level(errors: &mut Errors, document: &Value) {
 fn queuing(errors: &mut Errors, limited: &Value, path: &Path) {
     let shares = doc::int(limited, "nominalConcurrencyShares").unwrap_or_default();
     if shares < 0 {
-        errors.invalid(&path.child("nominalConcurrencyShares"), shares, "must be a non-negative integer");
+        errors.invalid(
+            &path.child("nominalConcurrencyShares"),
+            shares,
+            "must be a non-negative integer",
+        );
     }
-    if let Some(share) = doc::int(limited, "lendablePercent").filter(|share| !(0..=100).contains(share)) {
-        errors.invalid(&path.child("lendablePercent"), share, "must be between 0 and 100, inclusive");
+    if let Some(share) =
+        doc::int(limited, "lendablePercent").filter(|share| !(0..=100).contains(share))
+    {
+        errors.invalid(
+            &path.child("lendablePercent"),
+            share,
+            "must be between 0 and 100, inclusive",
+        );
     }
     let response = doc::get(limited, "limitResponse");
     let queuing = doc::get(response, "queuing");
@@ -348,15 +461,25 @@ fn queuing(errors: &mut Errors, limited: &Value, path: &Path) {
     match doc::text(response, "type") {
         "Reject" => {
             if !queuing.is_null() {
-                errors.forbidden(&path.child("queuing"), "must be nil if limited.limitResponse.type is not Limited");
+                errors.forbidden(
+                    &path.child("queuing"),
+                    "must be nil if limited.limitResponse.type is not Limited",
+                );
             }
         }
         "Queue" => {
             if queuing.is_null() {
-                errors.required(&path.child("queuing"), "must not be empty if limited.limitResponse.type is Limited");
+                errors.required(
+                    &path.child("queuing"),
+                    "must not be empty if limited.limitResponse.type is Limited",
+                );
                 return;
             }
-            for (key, max) in [("queueLengthLimit", i64::MAX), ("queues", 10_000_000), ("handSize", i64::MAX)] {
+            for (key, max) in [
+                ("queueLengthLimit", i64::MAX),
+                ("queues", 10_000_000),
+                ("handSize", i64::MAX),
+            ] {
                 let value = doc::int(queuing, key).unwrap_or_default();
                 let path = path.child("queuing").child(key);
                 if value <= 0 {
@@ -425,7 +548,11 @@ fn device_request(errors: &mut Errors, request: &Value, path: &Path) {
     if class.is_empty() {
         errors.required(&path.child("deviceClassName"), "");
     } else {
-        errors.all_invalid(&path.child("deviceClassName"), class, names::dns_subdomain(class));
+        errors.all_invalid(
+            &path.child("deviceClassName"),
+            class,
+            names::dns_subdomain(class),
+        );
     }
     let count = doc::int(request, "count").unwrap_or_default();
     match doc::text(request, "allocationMode") {
@@ -459,5 +586,10 @@ pub(super) fn eviction(errors: &mut Errors, document: &Value) {
             &["Background", "Foreground", "Orphan"],
         );
     }
-    labels::labels(errors, doc::get(document, "metadata"), "labels", &Path::new("metadata"));
+    labels::labels(
+        errors,
+        doc::get(document, "metadata"),
+        "labels",
+        &Path::new("metadata"),
+    );
 }

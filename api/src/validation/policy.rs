@@ -17,7 +17,11 @@ pub(super) fn disruption_budget(errors: &mut Errors, document: &Value, old: Opti
     let spec = doc::get(document, "spec");
     let path = Path::new("spec");
     if doc::has(spec, "minAvailable") && doc::has(spec, "maxUnavailable") {
-        errors.invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+        errors.invalid(
+            &path,
+            spec.clone(),
+            "minAvailable and maxUnavailable cannot be both set",
+        );
         let field = |key: &str| doc::get(spec, key);
         errors.show(format!(
             "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\"UnhealthyPodEvictionPolicy\":{}}}",
@@ -32,14 +36,24 @@ pub(super) fn disruption_budget(errors: &mut Errors, document: &Value, old: Opti
         workloads::at_most_all(errors, spec, key, &path);
     }
     labels::selector(errors, spec, "selector", &path);
-    errors.if_set_one_of(spec, "unhealthyPodEvictionPolicy", &path, &["AlwaysAllow", "IfHealthyBudget"]);
+    errors.if_set_one_of(
+        spec,
+        "unhealthyPodEvictionPolicy",
+        &path,
+        &["AlwaysAllow", "IfHealthyBudget"],
+    );
 }
 
 /// The status of a PodDisruptionBudget.
 pub(super) fn disruption_budget_status(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     let status = doc::get(new, "status");
-    for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+    for key in [
+        "disruptionsAllowed",
+        "currentHealthy",
+        "desiredHealthy",
+        "expectedPods",
+    ] {
         errors.nonnegative(status, key, &Path::new("status"));
     }
 }
@@ -48,8 +62,10 @@ pub(super) fn disruption_budget_status(errors: &mut Errors, new: &Value, old: &V
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 
 /// The two classes that every cluster has.
-const SYSTEM_CLASSES: &[(&str, i64)] =
-    &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const SYSTEM_CLASSES: &[(&str, i64)] = &[
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
 
 /// A PriorityClass.
 pub(super) fn priority_class(errors: &mut Errors, document: &Value) {
@@ -60,10 +76,12 @@ pub(super) fn priority_class(errors: &mut Errors, document: &Value) {
         let known = SYSTEM_CLASSES.iter().find(|(known, _)| *known == name);
         let refusal = match known {
             None => Some(format!("{name} is not a known system priority class")),
-            Some((_, wanted)) if *wanted != value => Some(format!("value of {name} PriorityClass must be {wanted}")),
-            Some(_) if doc::flag(document, "globalDefault") => {
-                Some(format!("globalDefault of {name} PriorityClass must be false"))
+            Some((_, wanted)) if *wanted != value => {
+                Some(format!("value of {name} PriorityClass must be {wanted}"))
             }
+            Some(_) if doc::flag(document, "globalDefault") => Some(format!(
+                "globalDefault of {name} PriorityClass must be false"
+            )),
             Some(_) => None,
         };
         if let Some(refusal) = refusal {
@@ -79,7 +97,12 @@ pub(super) fn priority_class(errors: &mut Errors, document: &Value) {
         );
     }
     if doc::has(document, "preemptionPolicy") {
-        errors.one_of(document, "preemptionPolicy", &Path::root(), &["PreemptLowerPriority", "Never"]);
+        errors.one_of(
+            document,
+            "preemptionPolicy",
+            &Path::root(),
+            &["PreemptLowerPriority", "Never"],
+        );
     }
 }
 
@@ -102,7 +125,11 @@ pub(super) fn runtime_class(errors: &mut Errors, document: &Value, old: Option<&
         None => meta::object_meta(errors, document, false, NameForm::Subdomain),
         Some(old) => {
             meta::object_meta_update(errors, document, old);
-            errors.immutable(doc::get(document, "handler"), doc::get(old, "handler"), &Path::new("handler"));
+            errors.immutable(
+                doc::get(document, "handler"),
+                doc::get(old, "handler"),
+                &Path::new("handler"),
+            );
             return;
         }
     }
@@ -110,7 +137,10 @@ pub(super) fn runtime_class(errors: &mut Errors, document: &Value, old: Option<&
     errors.all_invalid(&Path::new("handler"), handler, names::dns_label(handler));
     let fixed = doc::at(document, &["overhead", "podFixed"]);
     for (name, value) in fixed.as_object().into_iter().flatten() {
-        let path = Path::new("overhead").child("podFixed").child("limits").key(name);
+        let path = Path::new("overhead")
+            .child("podFixed")
+            .child("limits")
+            .key(name);
         resources::container_resource_name(errors, name, &path);
         resources::amount(errors, name, value, &path);
     }
@@ -129,7 +159,11 @@ pub(super) fn lease(errors: &mut Errors, document: &Value, old: Option<&Value>) 
     let spec = doc::get(document, "spec");
     let path = Path::new("spec");
     if let Some(seconds) = doc::int(spec, "leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
-        errors.invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+        errors.invalid(
+            &path.child("leaseDurationSeconds"),
+            seconds,
+            "must be greater than 0",
+        );
     }
     errors.nonnegative(spec, "leaseTransitions", &path);
     if let Some(strategy) = doc::opt_text(spec, "strategy") {
@@ -144,6 +178,9 @@ pub(super) fn lease(errors: &mut Errors, document: &Value, old: Option<&Value>) 
     if doc::opt_text(spec, "preferredHolder").is_some_and(|holder| !holder.is_empty())
         && doc::text(spec, "strategy").is_empty()
     {
-        errors.forbidden(&path.child("preferredHolder"), "may only be specified when `strategy` is defined");
+        errors.forbidden(
+            &path.child("preferredHolder"),
+            "may only be specified when `strategy` is defined",
+        );
     }
 }

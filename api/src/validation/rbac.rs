@@ -21,7 +21,10 @@ pub(super) fn role(errors: &mut Errors, document: &Value, namespaced: bool) {
         let path = Path::new("aggregationRule").child("clusterRoleSelectors");
         let selectors = doc::list(aggregation, "clusterRoleSelectors");
         if selectors.is_empty() {
-            errors.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+            errors.required(
+                &path,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            );
         }
         for (i, selector) in selectors.iter().enumerate() {
             let mut own = Errors::new();
@@ -29,7 +32,13 @@ pub(super) fn role(errors: &mut Errors, document: &Value, namespaced: bool) {
             let holder = serde_json::json!({"x": selector});
             labels::selector(&mut own, &holder, "x", &Path::root());
             for mut error in own.0 {
-                let inner = error.path.as_str().strip_prefix("x").unwrap_or_default().trim_start_matches('.').to_owned();
+                let inner = error
+                    .path
+                    .as_str()
+                    .strip_prefix("x")
+                    .unwrap_or_default()
+                    .trim_start_matches('.')
+                    .to_owned();
                 error.path = path.child(&inner);
                 errors.0.push(error);
             }
@@ -40,13 +49,20 @@ pub(super) fn role(errors: &mut Errors, document: &Value, namespaced: bool) {
 fn policy_rule(errors: &mut Errors, rule: &Value, namespaced: bool, path: &Path) {
     let has = |key: &str| !doc::list(rule, key).is_empty();
     if !has("verbs") {
-        errors.required(&path.child("verbs"), "verbs must contain at least one value");
+        errors.required(
+            &path.child("verbs"),
+            "verbs must contain at least one value",
+        );
     }
     if has("nonResourceURLs") {
         let own = path.child("nonResourceURLs");
         let value = doc::get(rule, "nonResourceURLs");
         if namespaced {
-            errors.invalid(&own, value.clone(), "namespaced rules cannot apply to non-resource URLs");
+            errors.invalid(
+                &own,
+                value.clone(),
+                "namespaced rules cannot apply to non-resource URLs",
+            );
         }
         if has("apiGroups") || has("resources") || has("resourceNames") {
             errors.invalid(
@@ -58,10 +74,16 @@ fn policy_rule(errors: &mut Errors, rule: &Value, namespaced: bool, path: &Path)
         return;
     }
     if !has("apiGroups") {
-        errors.required(&path.child("apiGroups"), "resource rules must supply at least one api group");
+        errors.required(
+            &path.child("apiGroups"),
+            "resource rules must supply at least one api group",
+        );
     }
     if !has("resources") {
-        errors.required(&path.child("resources"), "resource rules must supply at least one resource");
+        errors.required(
+            &path.child("resources"),
+            "resource rules must supply at least one resource",
+        );
     }
 }
 
@@ -80,7 +102,11 @@ pub(super) fn binding(errors: &mut Errors, document: &Value, namespaced: bool) {
     if group != GROUP {
         errors.not_supported(&path.child("apiGroup"), group, &[GROUP]);
     }
-    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if namespaced {
+        &["Role", "ClusterRole"]
+    } else {
+        &["ClusterRole"]
+    };
     let kind = doc::text(reference, "kind");
     if !kinds.contains(&kind) {
         errors.not_supported(&path.child("kind"), kind, kinds);
@@ -116,13 +142,21 @@ fn subject(errors: &mut Errors, subject: &Value, namespaced: bool, path: &Path) 
         }
         kind @ ("User" | "Group") => {
             if name.is_empty() {
-                errors.invalid(&path.child("name"), name, format!("{} name cannot be empty", kind.to_lowercase()));
+                errors.invalid(
+                    &path.child("name"),
+                    name,
+                    format!("{} name cannot be empty", kind.to_lowercase()),
+                );
             }
             if group != GROUP {
                 errors.not_supported(&path.child("apiGroup"), group, &[GROUP]);
             }
         }
-        other => errors.not_supported(&path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
+        other => errors.not_supported(
+            &path.child("kind"),
+            other,
+            &["ServiceAccount", "User", "Group"],
+        ),
     }
 }
 
@@ -131,7 +165,10 @@ pub(super) fn binding_update(errors: &mut Errors, new: &Value, old: &Value, name
     binding(errors, new, namespaced);
     meta::object_meta_update(errors, new, old);
     let (now, before) = (doc::get(new, "roleRef"), doc::get(old, "roleRef"));
-    if ["apiGroup", "kind", "name"].iter().any(|key| doc::text(now, key) != doc::text(before, key)) {
+    if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|key| doc::text(now, key) != doc::text(before, key))
+    {
         errors.invalid(
             &Path::new("roleRef"),
             serde_json::json!({

@@ -21,7 +21,9 @@ pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
 
 /// The quantities of the map under `key`.
 pub(crate) fn quantities(of: &Value, key: &str) -> BTreeMap<String, Quantity> {
-    doc::entries(of, key).filter_map(|(name, value)| Some((name.to_owned(), quantity(value)?))).collect()
+    doc::entries(of, key)
+        .filter_map(|(name, value)| Some((name.to_owned(), quantity(value)?)))
+        .collect()
 }
 
 const COUNTED: &[&str] = &[
@@ -74,7 +76,9 @@ pub(crate) fn is_native(name: &str) -> bool {
 
 /// Whether the name is of a resource that nodes advertise beyond the native ones.
 pub(crate) fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 fn is_whole(name: &str) -> bool {
@@ -94,7 +98,11 @@ pub(crate) fn resource_name(errors: &mut Errors, name: &str, path: &Path) -> boo
         return false;
     }
     if !name.contains('/') && !is_standard(name) {
-        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+        errors.invalid(
+            path,
+            name,
+            "must be a standard resource type or fully qualified",
+        );
         return false;
     }
     true
@@ -139,7 +147,11 @@ pub(crate) fn amount(errors: &mut Errors, name: &str, value: &Value, path: &Path
         return;
     };
     if quantity.is_negative() {
-        errors.invalid(path, quantity.to_string(), "must be greater than or equal to 0");
+        errors.invalid(
+            path,
+            quantity.to_string(),
+            "must be greater than or equal to 0",
+        );
     }
     if is_whole(name) && quantity.as_i64().is_none() {
         errors.invalid(path, quantity.to_string(), "must be an integer");
@@ -147,10 +159,15 @@ pub(crate) fn amount(errors: &mut Errors, name: &str, value: &Value, path: &Path
 }
 
 fn huge_page_amount(errors: &mut Errors, name: &str, quantity: &Quantity, path: &Path) {
-    let size = Quantity::parse(name.trim_start_matches("hugepages-")).map_or(0, |size| size.value());
+    let size =
+        Quantity::parse(name.trim_start_matches("hugepages-")).map_or(0, |size| size.value());
     if size > 0 && quantity.value() % size != 0 {
         let text = quantity.to_string();
-        errors.invalid(path, text.clone(), format!("{text} is not positive integer multiple of {name}"));
+        errors.invalid(
+            path,
+            text.clone(),
+            format!("{text} is not positive integer multiple of {name}"),
+        );
     }
 }
 
@@ -164,7 +181,13 @@ pub(crate) enum Asker {
 }
 
 /// `resources`: requests, limits and claims.
-pub(crate) fn requirements(errors: &mut Errors, of: &Value, claims: &BTreeSet<&str>, path: &Path, asker: Asker) {
+pub(crate) fn requirements(
+    errors: &mut Errors,
+    of: &Value,
+    claims: &BTreeSet<&str>,
+    path: &Path,
+    asker: Asker,
+) {
     let limits = quantities(of, "limits");
     let limits_path = path.child("limits");
     let mut names_cpu_or_memory = false;
@@ -178,7 +201,9 @@ pub(crate) fn requirements(errors: &mut Errors, of: &Value, claims: &BTreeSet<&s
                 Asker::Pod => pod_resource_name(errors, name, &path),
             }
             amount(errors, name, value, &path);
-            let Some(quantity) = quantity(value) else { continue };
+            let Some(quantity) = quantity(value) else {
+                continue;
+            };
             if section == "requests" {
                 match limits.get(name) {
                     Some(limit) if quantity != *limit && !may_overcommit(name) => errors.invalid(
@@ -192,7 +217,10 @@ pub(crate) fn requirements(errors: &mut Errors, of: &Value, claims: &BTreeSet<&s
                         format!("must be less than or equal to {name} limit of {}", limit),
                     ),
                     None if !may_overcommit(name) => {
-                        errors.required(&limits_path, "Limit must be set for non overcommitable resources");
+                        errors.required(
+                            &limits_path,
+                            "Limit must be set for non overcommitable resources",
+                        );
                     }
                     _ => {}
                 }
@@ -244,7 +272,10 @@ fn claim_names(errors: &mut Errors, of: &Value, known: &BTreeSet<&str>, path: &P
             let detail = if known.is_empty() {
                 "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
             } else {
-                format!("must be one of the names in pod.spec.resourceClaims: {}", known.join(", "))
+                format!(
+                    "must be one of the names in pod.spec.resourceClaims: {}",
+                    known.join(", ")
+                )
             };
             errors.explain(&detail);
         }
@@ -283,7 +314,9 @@ pub(crate) fn aggregate(spec: &Value, section: &str) -> BTreeMap<String, Quantit
 
 fn add(to: &mut BTreeMap<String, Quantity>, more: &BTreeMap<String, Quantity>) {
     for (name, quantity) in more {
-        let sum = to.get(name).map_or_else(|| quantity.clone(), |had| had + quantity);
+        let sum = to
+            .get(name)
+            .map_or_else(|| quantity.clone(), |had| had + quantity);
         to.insert(name.clone(), sum);
     }
 }
@@ -304,17 +337,26 @@ pub(crate) fn pod_level(errors: &mut Errors, spec: &Value, claims: &BTreeSet<&st
     }
     let path = path.child("resources");
     if doc::has(resources, "claims") {
-        errors.forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level");
+        errors.forbidden(
+            &path.child("claims"),
+            "claims cannot be set for Resources at pod-level",
+        );
     }
     requirements(errors, resources, claims, &path, Asker::Pod);
     let own = quantities(resources, "requests");
-    for (name, needed) in aggregate(spec, "requests").iter().filter(|(name, _)| is_pod_level(name)) {
+    for (name, needed) in aggregate(spec, "requests")
+        .iter()
+        .filter(|(name, _)| is_pod_level(name))
+    {
         let own = own.get(name).cloned().unwrap_or_default();
         if *needed > own {
             errors.invalid(
                 &path.child("requests").key(name),
                 own.to_string(),
-                format!("must be greater than or equal to aggregate container requests of {}", needed),
+                format!(
+                    "must be greater than or equal to aggregate container requests of {}",
+                    needed
+                ),
             );
         }
     }
@@ -339,7 +381,13 @@ mod tests {
 
     fn check(resources: &Value) -> Vec<String> {
         let mut errors = Errors::new();
-        requirements(&mut errors, resources, &BTreeSet::new(), &Path::new("r"), Asker::Container);
+        requirements(
+            &mut errors,
+            resources,
+            &BTreeSet::new(),
+            &Path::new("r"),
+            Asker::Container,
+        );
         errors.0.iter().map(ToString::to_string).collect()
     }
 
@@ -385,11 +433,11 @@ mod tests {
     #[test]
     fn containers_and_init_containers_together() {
         let spec = json!({
-            "containers": [{"resources": {"requests": {"cpu": "1"}}}, {"resources": {"requests": {"cpu": "500m"}}}],
-            "initContainers": [
-                {"resources": {"requests": {"cpu": "250m"}}, "restartPolicy": "Always"},
-                {"resources": {"requests": {"cpu": "2"}}},
-            ]});
+        "containers": [{"resources": {"requests": {"cpu": "1"}}}, {"resources": {"requests": {"cpu": "500m"}}}],
+        "initContainers": [
+            {"resources": {"requests": {"cpu": "250m"}}, "restartPolicy": "Always"},
+            {"resources": {"requests": {"cpu": "2"}}},
+        ]});
         assert_eq!(aggregate(&spec, "requests")["cpu"].to_string(), "2250m");
     }
 }

@@ -34,12 +34,22 @@ pub(super) fn update(errors: &mut Errors, new: &Value, old: &Value) {
     let load_balancer = |spec: &Value| doc::text(spec, "type") == "LoadBalancer";
     let path = Path::new("spec");
     let class = doc::get(new_spec, "loadBalancerClass");
-    if load_balancer(old_spec) && load_balancer(new_spec) && class != doc::get(old_spec, "loadBalancerClass") {
-        errors.invalid(&path.child("loadBalancerClass"), class.clone(), "may not change once set");
+    if load_balancer(old_spec)
+        && load_balancer(new_spec)
+        && class != doc::get(old_spec, "loadBalancerClass")
+    {
+        errors.invalid(
+            &path.child("loadBalancerClass"),
+            class.clone(),
+            "may not change once set",
+        );
     }
     load_balancer_class(errors, new_spec, &path);
     let port = |spec: &Value| doc::int(spec, "healthCheckNodePort").unwrap_or_default();
-    if needs_health_check(old_spec) && needs_health_check(new_spec) && port(new_spec) != port(old_spec) {
+    if needs_health_check(old_spec)
+        && needs_health_check(new_spec)
+        && port(new_spec) != port(old_spec)
+    {
         errors.forbidden(&path.child("healthCheckNodePort"), "field is immutable");
     }
     meta::object_meta(errors, new, true, NameForm::Label1035);
@@ -67,7 +77,13 @@ fn body(errors: &mut Errors, document: &Value) {
     }
     let mut seen = BTreeSet::new();
     for (i, of) in ports.iter().enumerate() {
-        one_port(errors, of, ports.len() > 1, &mut seen, &path.child("ports").index(i));
+        one_port(
+            errors,
+            of,
+            ports.len() > 1,
+            &mut seen,
+            &path.child("ports").index(i),
+        );
     }
     labels::labels(errors, spec, "selector", &path);
     errors.one_of(spec, "sessionAffinity", &path, &["ClientIP", "None"]);
@@ -82,7 +98,12 @@ fn body(errors: &mut Errors, document: &Value) {
             errors.all_invalid(&path, address, complaints);
         }
     }
-    errors.one_of(spec, "type", &path, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    errors.one_of(
+        spec,
+        "type",
+        &path,
+        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+    );
     port_numbers(errors, spec, &path.child("ports"));
     source_ranges(errors, document, &path);
     if doc::has(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer" {
@@ -99,9 +120,14 @@ fn body(errors: &mut Errors, document: &Value) {
 }
 
 fn topology_annotations(errors: &mut Errors, document: &Value) {
-    let (old, new) = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode");
-    if let (Some(hints), Some(mode)) = (doc::annotation(document, old), doc::annotation(document, new))
-        && hints != mode
+    let (old, new) = (
+        "service.kubernetes.io/topology-aware-hints",
+        "service.kubernetes.io/topology-mode",
+    );
+    if let (Some(hints), Some(mode)) = (
+        doc::annotation(document, old),
+        doc::annotation(document, new),
+    ) && hints != mode
     {
         errors.invalid(
             &Path::new("metadata").child("annotations").key(new),
@@ -122,11 +148,21 @@ fn external_name(errors: &mut Errors, spec: &Value, path: &Path) {
     if name.is_empty() {
         errors.required(&path.child("externalName"), "");
     } else {
-        errors.all_invalid(&path.child("externalName"), name, names::dns_subdomain(name));
+        errors.all_invalid(
+            &path.child("externalName"),
+            name,
+            names::dns_subdomain(name),
+        );
     }
 }
 
-fn one_port<'a>(errors: &mut Errors, of: &'a Value, named: bool, seen: &mut BTreeSet<&'a str>, path: &Path) {
+fn one_port<'a>(
+    errors: &mut Errors,
+    of: &'a Value,
+    named: bool,
+    seen: &mut BTreeSet<&'a str>,
+    path: &Path,
+) {
     let name = doc::text(of, "name");
     if !name.is_empty() {
         errors.all_invalid(&path.child("name"), name, names::dns_label(name));
@@ -141,9 +177,17 @@ fn one_port<'a>(errors: &mut Errors, of: &'a Value, named: bool, seen: &mut BTre
         errors.invalid(&path.child("port"), number, complaint);
     }
     errors.one_of(of, "protocol", path, PROTOCOLS);
-    port(errors, doc::get(of, "targetPort"), &path.child("targetPort"));
+    port(
+        errors,
+        doc::get(of, "targetPort"),
+        &path.child("targetPort"),
+    );
     if let Some(protocol) = doc::opt_text(of, "appProtocol") {
-        errors.all_invalid(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
+        errors.all_invalid(
+            &path.child("appProtocol"),
+            protocol,
+            names::qualified_name(protocol),
+        );
     }
 }
 
@@ -163,7 +207,11 @@ fn session_affinity(errors: &mut Errors, spec: &Value, path: &Path) {
                 match doc::int(client, "timeoutSeconds") {
                     None => errors.required(&timeout, DETAIL),
                     Some(seconds) if !(1..=86_400).contains(&seconds) => {
-                        errors.invalid(&timeout, seconds, "must be greater than 0 and less than 86400");
+                        errors.invalid(
+                            &timeout,
+                            seconds,
+                            "must be greater than 0 and less than 86400",
+                        );
                     }
                     Some(_) => {}
                 }
@@ -186,8 +234,14 @@ fn cluster_ips(errors: &mut Errors, spec: &Value, path: &Path) {
     let first = doc::text(spec, "clusterIP");
     match (first.is_empty(), addresses.first()) {
         (false, None) => errors.required(&own, ""),
-        (false, Some(other)) if *other != first => errors.invalid(&own, value(), "first value must match `clusterIP`"),
-        (true, Some(_)) => errors.invalid(&own, value(), "must be empty when `clusterIP` is not specified"),
+        (false, Some(other)) if *other != first => {
+            errors.invalid(&own, value(), "first value must match `clusterIP`")
+        }
+        (true, Some(_)) => errors.invalid(
+            &own,
+            value(),
+            "must be empty when `clusterIP` is not specified",
+        ),
         _ => {}
     }
     let families: Vec<&str> = doc::texts(spec, "ipFamilies").collect();
@@ -201,7 +255,12 @@ fn cluster_ips(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.duplicate(&path, *family);
         }
     }
-    errors.if_set_one_of(spec, "ipFamilyPolicy", path, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    errors.if_set_one_of(
+        spec,
+        "ipFamilyPolicy",
+        path,
+        &["PreferDualStack", "RequireDualStack", "SingleStack"],
+    );
     let mut bad = false;
     for (i, address) in addresses.iter().enumerate() {
         if i == 0 && *address == "None" {
@@ -222,14 +281,22 @@ fn cluster_ips(errors: &mut Errors, spec: &Value, path: &Path) {
         return;
     }
     if addresses.len() > 1 {
-        let v6 = addresses.iter().filter(|address| names::is_ipv6(address)).count();
+        let v6 = addresses
+            .iter()
+            .filter(|address| names::is_ipv6(address))
+            .count();
         if v6 == 0 || v6 == addresses.len() {
-            errors.invalid(&own, value(), "may specify no more than one IP for each IP family");
+            errors.invalid(
+                &own,
+                value(),
+                "may specify no more than one IP for each IP family",
+            );
         }
     }
     if !is_headless(spec) {
         for (i, (address, family)) in addresses.iter().zip(&families).enumerate() {
-            if (*family == "IPv6") != names::is_ipv6(address) && matches!(*family, "IPv4" | "IPv6") {
+            if (*family == "IPv6") != names::is_ipv6(address) && matches!(*family, "IPv4" | "IPv6")
+            {
                 errors.invalid(
                     &own.index(i),
                     *address,
@@ -244,19 +311,33 @@ fn port_numbers(errors: &mut Errors, spec: &Value, path: &Path) {
     let ports = doc::list(spec, "ports");
     let node_port = |port: &Value| doc::int(port, "nodePort").unwrap_or_default();
     if doc::text(spec, "type") == "ClusterIP" {
-        for (i, _) in ports.iter().enumerate().filter(|(_, port)| node_port(port) != 0) {
-            errors.forbidden(&path.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+        for (i, _) in ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| node_port(port) != 0)
+        {
+            errors.forbidden(
+                &path.index(i).child("nodePort"),
+                "may not be used when `type` is 'ClusterIP'",
+            );
         }
     }
     let mut seen = BTreeSet::new();
-    for (i, port) in ports.iter().enumerate().filter(|(_, port)| node_port(port) != 0) {
+    for (i, port) in ports
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| node_port(port) != 0)
+    {
         if !seen.insert((doc::text(port, "protocol"), node_port(port))) {
             errors.duplicate(&path.index(i).child("nodePort"), node_port(port));
         }
     }
     let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
-        let (protocol, number) = (doc::text(port, "protocol"), doc::int(port, "port").unwrap_or_default());
+        let (protocol, number) = (
+            doc::text(port, "protocol"),
+            doc::int(port, "port").unwrap_or_default(),
+        );
         if !seen.insert((protocol, number)) {
             errors.duplicate(&path.index(i), number);
             errors.show(format!(
@@ -286,14 +367,21 @@ fn source_ranges(errors: &mut Errors, document: &Value, path: &Path) {
         if !load_balancer {
             errors.forbidden(&path, DETAIL);
         }
-        for range in ranges.trim().split(',').map(str::trim).filter(|_| !ranges.trim().is_empty()) {
+        for range in ranges
+            .trim()
+            .split(',')
+            .map(str::trim)
+            .filter(|_| !ranges.trim().is_empty())
+        {
             errors.all_invalid(&path, range, names::cidr(range));
         }
     }
 }
 
 fn load_balancer_class(errors: &mut Errors, spec: &Value, path: &Path) {
-    let Some(class) = doc::opt_text(spec, "loadBalancerClass") else { return };
+    let Some(class) = doc::opt_text(spec, "loadBalancerClass") else {
+        return;
+    };
     let path = path.child("loadBalancerClass");
     if doc::text(spec, "type") == "LoadBalancer" {
         errors.all_invalid(&path, class, names::qualified_name(class));
@@ -312,7 +400,9 @@ fn traffic(errors: &mut Errors, spec: &Value, path: &Path) {
         || (kind == "ClusterIP" && !doc::list(spec, "externalIPs").is_empty());
     if external {
         errors.one_of(spec, "externalTrafficPolicy", path, &["Cluster", "Local"]);
-    } else if let Some(policy) = doc::opt_text(spec, "externalTrafficPolicy").filter(|policy| !policy.is_empty()) {
+    } else if let Some(policy) =
+        doc::opt_text(spec, "externalTrafficPolicy").filter(|policy| !policy.is_empty())
+    {
         errors.invalid(
             &path.child("externalTrafficPolicy"),
             policy,
@@ -331,7 +421,9 @@ fn traffic(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.invalid(&path.child("healthCheckNodePort"), health, complaint);
         }
     }
-    if !doc::has(spec, "internalTrafficPolicy") && matches!(kind, "NodePort" | "LoadBalancer" | "ClusterIP") {
+    if !doc::has(spec, "internalTrafficPolicy")
+        && matches!(kind, "NodePort" | "LoadBalancer" | "ClusterIP")
+    {
         errors.required(&path.child("internalTrafficPolicy"), "");
     }
     errors.if_set_one_of(spec, "internalTrafficPolicy", path, &["Cluster", "Local"]);
@@ -351,16 +443,27 @@ fn cluster_ips_update(errors: &mut Errors, new: &Value, old: &Value) {
     }
     let path = Path::new("spec").child("clusterIPs");
     let value = || Value::Array(doc::list(new, "clusterIPs").to_vec());
-    let (after, before): (Vec<&str>, Vec<&str>) =
-        (doc::texts(new, "clusterIPs").collect(), doc::texts(old, "clusterIPs").collect());
+    let (after, before): (Vec<&str>, Vec<&str>) = (
+        doc::texts(new, "clusterIPs").collect(),
+        doc::texts(old, "clusterIPs").collect(),
+    );
     if before.len() == after.len() {
-        for (i, _) in before.iter().zip(&after).enumerate().filter(|(_, (before, after))| before != after) {
+        for (i, _) in before
+            .iter()
+            .zip(&after)
+            .enumerate()
+            .filter(|(_, (before, after))| before != after)
+        {
             errors.invalid(&path.index(i), value(), "may not change once set");
         }
         return;
     }
     if before.len() > after.len() && after.is_empty() {
-        errors.invalid(&path.index(0), Value::Null, "primary clusterIP can not be unset");
+        errors.invalid(
+            &path.index(0),
+            Value::Null,
+            "primary clusterIP can not be unset",
+        );
     }
     if let (Some(before), Some(after)) = (before.first(), after.first())
         && before != after
@@ -389,17 +492,27 @@ fn families_update(errors: &mut Errors, new: &Value, old: &Value) {
         return;
     }
     let path = Path::new("spec").child("ipFamilies").index(0);
-    let (after, before): (Vec<&str>, Vec<&str>) =
-        (doc::texts(new, "ipFamilies").collect(), doc::texts(old, "ipFamilies").collect());
+    let (after, before): (Vec<&str>, Vec<&str>) = (
+        doc::texts(new, "ipFamilies").collect(),
+        doc::texts(old, "ipFamilies").collect(),
+    );
     let value = |key: &str| Value::Array(doc::list(new, key).to_vec());
     if before.len() == after.len() {
-        for _ in before.iter().zip(&after).filter(|(before, after)| before != after) {
+        for _ in before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after)
+        {
             errors.invalid(&path, value("ipFamilies"), "may not change once set");
         }
         return;
     }
     if before.len() > after.len() && doc::list(new, "clusterIPs").is_empty() {
-        errors.invalid(&path, value("ipFamilies"), "primary ipFamily can not be unset");
+        errors.invalid(
+            &path,
+            value("ipFamilies"),
+            "primary ipFamily can not be unset",
+        );
     }
     if let (Some(before), Some(after)) = (before.first(), after.first())
         && before != after
@@ -432,7 +545,10 @@ pub(super) fn status(errors: &mut Errors, new: &Value, old: &Value) {
                 errors.required(&path.child("ipMode"), "must be specified when `ip` is set");
             }
             Some(_) if address.is_empty() => {
-                errors.forbidden(&path.child("ipMode"), "may not be specified when `ip` is not set");
+                errors.forbidden(
+                    &path.child("ipMode"),
+                    "may not be specified when `ip` is not set",
+                );
             }
             _ => errors.if_set_one_of(ingress, "ipMode", &path, &["Proxy", "VIP"]),
         }
@@ -448,6 +564,10 @@ pub(super) fn host_name(errors: &mut Errors, ingress: &Value, path: &Path) {
     }
     errors.all_invalid(&path.child("hostname"), name, names::dns_subdomain(name));
     if name.parse::<std::net::IpAddr>().is_ok() {
-        errors.invalid(&path.child("hostname"), name, "must be a DNS name, not an IP address");
+        errors.invalid(
+            &path.child("hostname"),
+            name,
+            "must be a DNS name, not an IP address",
+        );
     }
 }

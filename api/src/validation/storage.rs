@@ -12,7 +12,12 @@ use super::pod::{diff, scheduling, volumes};
 use super::{labels, names, resources};
 use crate::doc;
 
-const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// What can be behind a PersistentVolume, in the order in which it is looked at.
@@ -52,14 +57,20 @@ fn access_modes(errors: &mut Errors, spec: &Value, path: &Path) {
         once |= *mode == "ReadWriteOncePod";
     }
     if once && modes.len() > 1 {
-        errors.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
+        errors.forbidden(
+            &path,
+            "may not use ReadWriteOncePod with other access modes",
+        );
     }
 }
 
 /// What a claim asks for.
 pub(crate) fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path) {
     if doc::list(spec, "accessModes").is_empty() {
-        errors.required(&path.child("accessModes"), "at least 1 access mode is required");
+        errors.required(
+            &path.child("accessModes"),
+            "at least 1 access mode is required",
+        );
     }
     labels::selector(errors, spec, "selector", path);
     access_modes(errors, spec, path);
@@ -69,10 +80,18 @@ pub(crate) fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path) {
         None => errors.required(&storage_path, ""),
         Some(quantity) => {
             if quantity.is_negative() {
-                errors.invalid(&storage_path, quantity.to_string(), "must be greater than or equal to 0");
+                errors.invalid(
+                    &storage_path,
+                    quantity.to_string(),
+                    "must be greater than or equal to 0",
+                );
             }
             if quantity <= Quantity::ZERO {
-                errors.invalid(&storage_path, quantity.to_string(), "must be greater than zero");
+                errors.invalid(
+                    &storage_path,
+                    quantity.to_string(),
+                    "must be greater than zero",
+                );
             }
         }
     }
@@ -83,7 +102,10 @@ pub(crate) fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path) {
         }
     }
     errors.if_set_one_of(spec, "volumeMode", path, &["Block", "Filesystem"]);
-    let (source, reference) = (doc::get(spec, "dataSource"), doc::get(spec, "dataSourceRef"));
+    let (source, reference) = (
+        doc::get(spec, "dataSource"),
+        doc::get(spec, "dataSourceRef"),
+    );
     for (key, of) in [("dataSource", source), ("dataSourceRef", reference)] {
         if !of.is_null() {
             data_source(errors, of, &path.child(key));
@@ -94,8 +116,15 @@ pub(crate) fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path) {
     }
     let own = path.child("dataSource");
     if !doc::text(reference, "namespace").is_empty() {
-        errors.invalid(path, own.as_str(), "may not be specified when dataSourceRef.namespace is specified");
-    } else if ["apiGroup", "kind", "name"].iter().any(|key| doc::get(source, key) != doc::get(reference, key)) {
+        errors.invalid(
+            path,
+            own.as_str(),
+            "may not be specified when dataSourceRef.namespace is specified",
+        );
+    } else if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|key| doc::get(source, key) != doc::get(reference, key))
+    {
         errors.invalid(path, own.as_str(), "must match dataSourceRef");
     }
 }
@@ -106,14 +135,22 @@ fn data_source(errors: &mut Errors, of: &Value, path: &Path) {
     let group = doc::text(of, "apiGroup");
     let kind = doc::text(of, "kind");
     if group.is_empty() && kind != "PersistentVolumeClaim" {
-        errors.invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        errors.invalid(
+            path,
+            kind,
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
     }
     if !group.is_empty() {
         errors.all_invalid(&path.child("apiGroup"), group, names::dns_subdomain(group));
     }
     let namespace = doc::text(of, "namespace");
     if !namespace.is_empty() {
-        errors.all_invalid(&path.child("namespace"), namespace, names::dns_label(namespace));
+        errors.all_invalid(
+            &path.child("namespace"),
+            namespace,
+            names::dns_label(namespace),
+        );
     }
 }
 
@@ -140,7 +177,10 @@ pub(super) fn claim_update(errors: &mut Errors, new: &Value, old: &Value) {
     if doc::text(&before, "volumeName").is_empty() {
         doc::copy_field(&mut before_munged, spec, "volumeName");
     }
-    let (beta_new, beta_old) = (doc::annotation(new, BETA_CLASS), doc::annotation(old, BETA_CLASS));
+    let (beta_new, beta_old) = (
+        doc::annotation(new, BETA_CLASS),
+        doc::annotation(old, BETA_CLASS),
+    );
     let class = doc::opt_text(spec, "storageClassName");
     if !doc::has(&before, "storageClassName")
         && class.is_some_and(|class| beta_old.is_none_or(|beta| beta == class))
@@ -155,8 +195,13 @@ pub(super) fn claim_update(errors: &mut Errors, new: &Value, old: &Value) {
     }
     if doc::text(doc::get(new, "status"), "phase") == "Bound" {
         if doc::at(&munged, &["resources", "requests"]).is_object() {
-            let requests = doc::ensure_object(doc::ensure_object(&mut munged, "resources"), "requests");
-            doc::copy_field(requests, doc::at(&before, &["resources", "requests"]), "storage");
+            let requests =
+                doc::ensure_object(doc::ensure_object(&mut munged, "resources"), "requests");
+            doc::copy_field(
+                requests,
+                doc::at(&before, &["resources", "requests"]),
+                "storage",
+            );
         }
         if doc::has(&munged, "volumeAttributesClassName") {
             doc::copy_field(&mut munged, &before, "volumeAttributesClassName");
@@ -172,7 +217,8 @@ pub(super) fn claim_update(errors: &mut Errors, new: &Value, old: &Value) {
             ),
         );
     }
-    let size = |of: &Value, keys: &[&str]| resources::quantity(doc::at(of, keys)).unwrap_or_default();
+    let size =
+        |of: &Value, keys: &[&str]| resources::quantity(doc::at(of, keys)).unwrap_or_default();
     let requested = ["resources", "requests", "storage"];
     let now = size(spec, &requested);
     if now < size(&before, &requested) && now <= size(old, &["status", "capacity", "storage"]) {
@@ -189,9 +235,15 @@ pub(super) fn claim_update(errors: &mut Errors, new: &Value, old: &Value) {
     let attributes = "volumeAttributesClassName";
     if doc::has(&before, attributes) {
         match doc::opt_text(spec, attributes) {
-            None => errors.forbidden(&path.child(attributes), "update from non-nil value to nil is forbidden"),
+            None => errors.forbidden(
+                &path.child(attributes),
+                "update from non-nil value to nil is forbidden",
+            ),
             Some("") => {
-                errors.forbidden(&path.child(attributes), "update from non-nil value to an empty string is forbidden");
+                errors.forbidden(
+                    &path.child(attributes),
+                    "update from non-nil value to an empty string is forbidden",
+                );
             }
             Some(_) => {}
         }
@@ -208,7 +260,11 @@ pub(super) fn claim_status(errors: &mut Errors, new: &Value, old: &Value) {
     let path = Path::new("status").child("capacity");
     for (name, value) in doc::entries(status, "capacity") {
         if resources::quantity(value).is_some_and(|quantity| quantity.is_negative()) {
-            errors.invalid(&path.key(name), value.clone(), "must be a valid resource quantity");
+            errors.invalid(
+                &path.key(name),
+                value.clone(),
+                "must be a valid resource quantity",
+            );
         }
     }
 }
@@ -227,8 +283,14 @@ pub(super) fn volume(errors: &mut Errors, document: &Value) {
     if doc::is_empty(capacity) {
         errors.required(&capacity_path, "");
     }
-    if !doc::has(capacity, "storage") || capacity.as_object().is_some_and(|capacity| capacity.len() > 1) {
-        let names: Vec<&str> = doc::entries(spec, "capacity").map(|(name, _)| name).collect();
+    if !doc::has(capacity, "storage")
+        || capacity
+            .as_object()
+            .is_some_and(|capacity| capacity.len() > 1)
+    {
+        let names: Vec<&str> = doc::entries(spec, "capacity")
+            .map(|(name, _)| name)
+            .collect();
         errors.not_supported(&capacity_path, "", &["storage"]);
         errors.show(serde_json::to_string(capacity).unwrap_or_else(|_| names.join(",")));
     }
@@ -236,28 +298,46 @@ pub(super) fn volume(errors: &mut Errors, document: &Value) {
         let path = capacity_path.key(name);
         if let Some(quantity) = resources::quantity(value) {
             if quantity.is_negative() {
-                errors.invalid(&path, quantity.to_string(), "must be a valid resource quantity");
+                errors.invalid(
+                    &path,
+                    quantity.to_string(),
+                    "must be a valid resource quantity",
+                );
             } else if quantity.is_zero() {
                 errors.invalid(&path, quantity.to_string(), "must be greater than zero");
             }
         }
     }
-    if let Some(policy) = doc::opt_text(spec, "persistentVolumeReclaimPolicy").filter(|policy| !policy.is_empty()) {
+    if let Some(policy) =
+        doc::opt_text(spec, "persistentVolumeReclaimPolicy").filter(|policy| !policy.is_empty())
+    {
         const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
         if !POLICIES.contains(&policy) {
-            errors.not_supported(&path.child("persistentVolumeReclaimPolicy"), policy, POLICIES);
+            errors.not_supported(
+                &path.child("persistentVolumeReclaimPolicy"),
+                policy,
+                POLICIES,
+            );
         }
     }
     node_affinity(errors, spec, &path);
     one_source(errors, document, spec, &path);
     let class = doc::text(spec, "storageClassName");
     if !class.is_empty() {
-        errors.all_invalid(&path.child("storageClassName"), class, names::dns_subdomain(class));
+        errors.all_invalid(
+            &path.child("storageClassName"),
+            class,
+            names::dns_subdomain(class),
+        );
     }
     errors.if_set_one_of(spec, "volumeMode", &path, &["Block", "Filesystem"]);
     let attributes = doc::text(spec, "volumeAttributesClassName");
     if !attributes.is_empty() {
-        errors.all_invalid(&path.child("volumeAttributesClassName"), attributes, names::dns_subdomain(attributes));
+        errors.all_invalid(
+            &path.child("volumeAttributesClassName"),
+            attributes,
+            names::dns_subdomain(attributes),
+        );
     }
 }
 
@@ -379,8 +459,17 @@ pub(super) fn volume_update(errors: &mut Errors, new: &Value, old: &Value) {
             ),
         );
     }
-    errors.immutable(doc::get(spec, "volumeMode"), doc::get(before, "volumeMode"), &Path::new("volumeMode"));
-    if doc::has(before, "nodeAffinity") && !doc::same(doc::get(spec, "nodeAffinity"), doc::get(before, "nodeAffinity")) {
+    errors.immutable(
+        doc::get(spec, "volumeMode"),
+        doc::get(before, "volumeMode"),
+        &Path::new("volumeMode"),
+    );
+    if doc::has(before, "nodeAffinity")
+        && !doc::same(
+            doc::get(spec, "nodeAffinity"),
+            doc::get(before, "nodeAffinity"),
+        )
+    {
         errors.invalid(
             &Path::new("nodeAffinity"),
             doc::get(spec, "nodeAffinity").clone(),
@@ -397,9 +486,16 @@ pub(super) fn class(errors: &mut Errors, document: &Value) {
     provisioner_name(errors, provisioner, &root.child("provisioner"));
     parameters(errors, document);
     errors.if_set_one_of(document, "reclaimPolicy", &root, &["Delete", "Retain"]);
-    errors.if_set_one_of(document, "volumeBindingMode", &root, &["Immediate", "WaitForFirstConsumer"]);
+    errors.if_set_one_of(
+        document,
+        "volumeBindingMode",
+        &root,
+        &["Immediate", "WaitForFirstConsumer"],
+    );
     for (i, term) in doc::list(document, "allowedTopologies").iter().enumerate() {
-        let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
+        let path = Path::new("allowedTopologies")
+            .index(i)
+            .child("matchLabelExpressions");
         let mut keys = BTreeSet::new();
         for (i, requirement) in doc::list(term, "matchLabelExpressions").iter().enumerate() {
             let path = path.index(i);
@@ -479,7 +575,10 @@ pub(super) fn attributes_class(errors: &mut Errors, document: &Value, old: Optio
         volumes::csi_driver_name(errors, driver, &Path::new("driverName"));
     }
     if doc::is_empty(doc::get(document, "parameters")) {
-        errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
+        errors.required(
+            &Path::new("parameters"),
+            "must contain at least one key/value pair",
+        );
     }
     parameters(errors, document);
     if let Some(old) = old {
@@ -505,7 +604,12 @@ pub(super) fn csi_driver(errors: &mut Errors, document: &Value, old: Option<&Val
             errors.required(&path.child(key), "");
         }
     }
-    errors.if_set_one_of(spec, "fsGroupPolicy", &path, &["File", "None", "ReadWriteOnceWithFSType"]);
+    errors.if_set_one_of(
+        spec,
+        "fsGroupPolicy",
+        &path,
+        &["File", "None", "ReadWriteOnceWithFSType"],
+    );
     let mut seen = BTreeSet::new();
     for (i, request) in doc::list(spec, "tokenRequests").iter().enumerate() {
         let path = path.child("tokenRequests").index(i);
@@ -516,10 +620,18 @@ pub(super) fn csi_driver(errors: &mut Errors, document: &Value, old: Option<&Val
         if let Some(seconds) = doc::int(request, "expirationSeconds") {
             let path = path.child("expirationSeconds");
             if seconds < 600 {
-                errors.invalid(&path, seconds, "may not specify a duration less than 10 minutes");
+                errors.invalid(
+                    &path,
+                    seconds,
+                    "may not specify a duration less than 10 minutes",
+                );
             }
             if seconds > 1 << 32 {
-                errors.invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds");
+                errors.invalid(
+                    &path,
+                    seconds,
+                    "may not specify a duration larger than 2^32 seconds",
+                );
             }
         }
     }
@@ -542,7 +654,10 @@ pub(super) fn csi_node(errors: &mut Errors, document: &Value, old: Option<&Value
     meta::object_meta(errors, document, false, NameForm::Subdomain);
     let path = Path::new("spec").child("drivers");
     let mut seen = BTreeSet::new();
-    for (i, driver) in doc::list(doc::get(document, "spec"), "drivers").iter().enumerate() {
+    for (i, driver) in doc::list(doc::get(document, "spec"), "drivers")
+        .iter()
+        .enumerate()
+    {
         let own = path.index(i);
         let name = doc::text(driver, "name");
         if name.is_empty() {
@@ -572,12 +687,20 @@ pub(super) fn csi_node(errors: &mut Errors, document: &Value, old: Option<&Value
     if let Some(old) = old {
         let new = doc::list(doc::get(document, "spec"), "drivers");
         for driver in doc::list(doc::get(old, "spec"), "drivers") {
-            let kept = new.iter().find(|other| doc::text(other, "name") == doc::text(driver, "name"));
+            let kept = new
+                .iter()
+                .find(|other| doc::text(other, "name") == doc::text(driver, "name"));
             let changed = kept.is_some_and(|kept| {
-                ["nodeID", "topologyKeys"].iter().any(|key| !doc::same(doc::get(kept, key), doc::get(driver, key)))
+                ["nodeID", "topologyKeys"]
+                    .iter()
+                    .any(|key| !doc::same(doc::get(kept, key), doc::get(driver, key)))
             });
             if changed {
-                errors.invalid(&path, doc::get(doc::get(document, "spec"), "drivers").clone(), "field is immutable");
+                errors.invalid(
+                    &path,
+                    doc::get(doc::get(document, "spec"), "drivers").clone(),
+                    "field is immutable",
+                );
             }
         }
     }
@@ -588,16 +711,30 @@ pub(super) fn csi_capacity(errors: &mut Errors, document: &Value, old: Option<&V
     meta::object_meta(errors, document, true, NameForm::Subdomain);
     labels::selector(errors, document, "nodeTopology", &Path::root());
     let class = doc::text(document, "storageClassName");
-    errors.all_invalid(&Path::new("storageClassName"), class, names::dns_subdomain(class));
+    errors.all_invalid(
+        &Path::new("storageClassName"),
+        class,
+        names::dns_subdomain(class),
+    );
     for key in ["capacity", "maximumVolumeSize"] {
-        if let Some(quantity) = resources::quantity(doc::get(document, key)).filter(Quantity::is_negative) {
-            errors.invalid(&Path::new(key), quantity.to_string(), "must be greater than or equal to 0");
+        if let Some(quantity) =
+            resources::quantity(doc::get(document, key)).filter(Quantity::is_negative)
+        {
+            errors.invalid(
+                &Path::new(key),
+                quantity.to_string(),
+                "must be greater than or equal to 0",
+            );
         }
     }
     if let Some(old) = old {
         for key in ["nodeTopology", "storageClassName"] {
             if !doc::same(doc::get(document, key), doc::get(old, key)) {
-                errors.invalid(&Path::new(key), doc::get(document, key).clone(), "field is immutable");
+                errors.invalid(
+                    &Path::new(key),
+                    doc::get(document, key).clone(),
+                    "field is immutable",
+                );
             }
         }
     }
@@ -612,7 +749,11 @@ pub(super) fn attachment(errors: &mut Errors, document: &Value, old: Option<&Val
     if attacher.is_empty() {
         errors.required(&path.child("attacher"), attacher);
     } else {
-        errors.all_invalid(&path.child("attacher"), attacher, names::qualified_name(&attacher.to_lowercase()));
+        errors.all_invalid(
+            &path.child("attacher"),
+            attacher,
+            names::qualified_name(&attacher.to_lowercase()),
+        );
     }
     let node = doc::text(spec, "nodeName");
     errors.all_invalid(&path.child("nodeName"), node, names::dns_subdomain(node));
@@ -620,13 +761,26 @@ pub(super) fn attachment(errors: &mut Errors, document: &Value, old: Option<&Val
     let inline = doc::has(source, "inlineVolumeSpec");
     let path = path.child("source");
     match doc::opt_text(source, "persistentVolumeName") {
-        None if !inline => errors.required(&path, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        None if !inline => errors.required(
+            &path,
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        ),
         Some(_) if inline => {
-            errors.forbidden(&path, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+            errors.forbidden(
+                &path,
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            );
         }
-        Some("") => errors.required(&path.child("persistentVolumeName"), "must specify non empty persistentVolumeName"),
+        Some("") => errors.required(
+            &path.child("persistentVolumeName"),
+            "must specify non empty persistentVolumeName",
+        ),
         Some(name) => {
-            errors.all_invalid(&path.child("persistentVolumeName"), name, names::dns_subdomain(name));
+            errors.all_invalid(
+                &path.child("persistentVolumeName"),
+                name,
+                names::dns_subdomain(name),
+            );
         }
         None => {}
     }

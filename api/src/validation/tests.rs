@@ -16,7 +16,14 @@ fn prepared(api_version: &str, kind: &str, mut document: Value) -> Value {
     let gvk = gvk(api_version, kind);
     defaults::apply(&gvk, &mut document);
     doc::set(&mut document["metadata"], "uid", "u-1");
-    strategy::prepare_for_create(&gvk, &mut document, &Context { now: "2026-01-01T00:00:00Z".into(), user: None });
+    strategy::prepare_for_create(
+        &gvk,
+        &mut document,
+        &Context {
+            now: "2026-01-01T00:00:00Z".into(),
+            user: None,
+        },
+    );
     document
 }
 
@@ -29,7 +36,12 @@ fn created(api_version: &str, kind: &str, document: Value) -> Vec<String> {
     texts(validate_create(&gvk(api_version, kind), &document))
 }
 
-fn updated(api_version: &str, kind: &str, old: Value, change: impl FnOnce(&mut Value)) -> Vec<String> {
+fn updated(
+    api_version: &str,
+    kind: &str,
+    old: Value,
+    change: impl FnOnce(&mut Value),
+) -> Vec<String> {
     let kind = gvk(api_version, kind);
     let mut old = prepared(&kind.api_version(), &kind.kind, old);
     old["metadata"]["resourceVersion"] = json!("1");
@@ -54,8 +66,7 @@ fn namespaces_are_named_by_labels() {
             "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 label must consist of lower case alphanumeric \
              characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex \
              used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
-        ]
-        // The label that every namespace gets holds the name, but a label's value may look so.
+        ] // The label that every namespace gets holds the name, but a label's value may look so.
     );
     assert_eq!(
         created("v1", "Namespace", json!({"metadata": {}})),
@@ -66,7 +77,11 @@ fn namespaces_are_named_by_labels() {
 #[test]
 fn config_maps_and_secrets() {
     assert_eq!(
-        created("v1", "ConfigMap", json!({"metadata": {"name": "u6", "namespace": "n"}, "data": {"a/b": "x"}})),
+        created(
+            "v1",
+            "ConfigMap",
+            json!({"metadata": {"name": "u6", "namespace": "n"}, "data": {"a/b": "x"}})
+        ),
         [
             "data[a/b]: Invalid value: \"a/b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' \
              (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
@@ -82,8 +97,15 @@ fn config_maps_and_secrets() {
         ["data: Forbidden: field is immutable when `immutable` is set"]
     );
     assert_eq!(
-        created("v1", "Secret", json!({"metadata": {"name": "s", "namespace": "n"}, "type": "kubernetes.io/tls", "data": {}})),
-        ["data[tls.crt]: Required value", "data[tls.key]: Required value"]
+        created(
+            "v1",
+            "Secret",
+            json!({"metadata": {"name": "s", "namespace": "n"}, "type": "kubernetes.io/tls", "data": {}})
+        ),
+        [
+            "data[tls.crt]: Required value",
+            "data[tls.key]: Required value"
+        ]
     );
     assert_eq!(
         created(
@@ -99,7 +121,11 @@ fn config_maps_and_secrets() {
     );
     let big = "x".repeat(1024 * 1024 + 1);
     assert_eq!(
-        created("v1", "ConfigMap", json!({"metadata": {"name": "u6", "namespace": "n"}, "data": {"a": big}})),
+        created(
+            "v1",
+            "ConfigMap",
+            json!({"metadata": {"name": "u6", "namespace": "n"}, "data": {"a": big}})
+        ),
         [": Too long: may not be more than 1048576 bytes"]
     );
 }
@@ -111,7 +137,9 @@ fn deployments() {
     mismatched["spec"]["selector"]["matchLabels"]["a"] = json!("z");
     assert_eq!(
         created("apps/v1", "Deployment", mismatched),
-        ["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"]
+        [
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"
+        ]
     );
     assert_eq!(
         updated("apps/v1", "Deployment", deployment(), |new| {
@@ -123,7 +151,8 @@ fn deployments() {
         ]
     );
     let mut odd = deployment();
-    odd["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}});
+    odd["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}});
     odd["spec"]["progressDeadlineSeconds"] = json!(5);
     odd["spec"]["minReadySeconds"] = json!(5);
     odd["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
@@ -160,9 +189,22 @@ fn stateful_sets_keep_most_of_themselves() {
     let mut set = deployment();
     set["spec"]["serviceName"] = json!("s");
     assert_eq!(created("apps/v1", "StatefulSet", set.clone()), [""; 0]);
-    assert_eq!(updated("apps/v1", "StatefulSet", set.clone(), |new| new["spec"]["replicas"] = json!(3)), [""; 0]);
     assert_eq!(
-        updated("apps/v1", "StatefulSet", set, |new| new["spec"]["serviceName"] = json!("t")),
+        updated(
+            "apps/v1",
+            "StatefulSet",
+            set.clone(),
+            |new| new["spec"]["replicas"] = json!(3)
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        updated(
+            "apps/v1",
+            "StatefulSet",
+            set,
+            |new| new["spec"]["serviceName"] = json!("t")
+        ),
         [
             "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
              'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are \
@@ -178,8 +220,15 @@ fn daemon_sets_and_replication_controllers() {
         {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
     assert_eq!(created("v1", "ReplicationController", controller), [""; 0]);
     assert_eq!(
-        created("v1", "ReplicationController", json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {}})),
-        ["spec.selector: Required value", "spec.template: Required value"]
+        created(
+            "v1",
+            "ReplicationController",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {}})
+        ),
+        [
+            "spec.selector: Required value",
+            "spec.template: Required value"
+        ]
     );
 }
 
@@ -192,10 +241,14 @@ fn job() -> Value {
 fn jobs() {
     assert_eq!(created("batch/v1", "Job", job()), [""; 0]);
     let mut bad = job();
-    bad["spec"]["template"]["spec"].as_object_mut().map(|spec| spec.remove("restartPolicy"));
+    bad["spec"]["template"]["spec"]
+        .as_object_mut()
+        .map(|spec| spec.remove("restartPolicy"));
     assert_eq!(
         created("batch/v1", "Job", bad),
-        ["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]
+        [
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""
+        ]
     );
     let mut indexed = job();
     indexed["spec"]["completionMode"] = json!("Indexed");
@@ -213,8 +266,14 @@ fn jobs() {
         new["spec"]["completions"] = json!(2);
     });
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert_eq!(errors[0], "spec.completions: Invalid value: 2: field is immutable");
-    assert!(errors[1].starts_with("spec.template: Invalid value: {") && errors[1].ends_with(": field is immutable"));
+    assert_eq!(
+        errors[0],
+        "spec.completions: Invalid value: 2: field is immutable"
+    );
+    assert!(
+        errors[1].starts_with("spec.template: Invalid value: {")
+            && errors[1].ends_with(": field is immutable")
+    );
     let suspended = |mut job: Value| {
         job["spec"]["suspend"] = json!(true);
         job
@@ -229,9 +288,7 @@ fn jobs() {
 
 #[test]
 fn cron_jobs() {
-    let cron = |schedule: &str| {
-        json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"schedule": schedule, "jobTemplate": job()}})
-    };
+    let cron = |schedule: &str| json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"schedule": schedule, "jobTemplate": job()}});
     assert_eq!(created("batch/v1", "CronJob", cron("*/5 * * * *")), [""; 0]);
     assert_eq!(
         created("batch/v1", "CronJob", cron("nope")),
@@ -252,16 +309,31 @@ fn service(spec: Value) -> Value {
 
 #[test]
 fn services() {
-    assert_eq!(created("v1", "Service", service(json!({"ports": [{"port": 80}]}))), [""; 0]);
-    assert_eq!(created("v1", "Service", service(json!({}))), ["spec.ports: Required value"]);
+    assert_eq!(
+        created("v1", "Service", service(json!({"ports": [{"port": 80}]}))),
+        [""; 0]
+    );
+    assert_eq!(
+        created("v1", "Service", service(json!({}))),
+        ["spec.ports: Required value"]
+    );
     assert_eq!(
         created("v1", "Service", service(json!({"type": "ExternalName"}))),
         ["spec.externalName: Required value"]
     );
-    assert_eq!(created("v1", "Service", service(json!({"clusterIP": "None"}))), [""; 0]);
     assert_eq!(
-        created("v1", "Service", service(json!({"ports": [{"port": 80}, {"port": 80}], "clusterIP": "x",
-            "externalIPs": ["127.0.0.1"]}))),
+        created("v1", "Service", service(json!({"clusterIP": "None"}))),
+        [""; 0]
+    );
+    assert_eq!(
+        created(
+            "v1",
+            "Service",
+            service(
+                json!({"ports": [{"port": 80}, {"port": 80}], "clusterIP": "x",
+            "externalIPs": ["127.0.0.1"]})
+            )
+        ),
         [
             "spec.ports[0].name: Required value",
             "spec.ports[1].name: Required value",
@@ -271,8 +343,12 @@ fn services() {
              \"TargetPort\":0,\"NodePort\":0}",
         ]
     );
-    let allocated = || service(json!({"ports": [{"port": 80}], "clusterIP": "10.96.21.155", "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack"}));
+    let allocated = || {
+        service(
+            json!({"ports": [{"port": 80}], "clusterIP": "10.96.21.155", "ipFamilies": ["IPv4"],
+        "ipFamilyPolicy": "SingleStack"}),
+        )
+    };
     assert_eq!(
         updated("v1", "Service", allocated(), |new| {
             new["spec"]["clusterIP"] = json!("10.96.7.7");
@@ -293,17 +369,33 @@ fn services() {
 fn bindings_of_roles_keep_their_role() {
     let binding = json!({"metadata": {"name": "x", "namespace": "n"}, "roleRef": {"kind": "Role", "name": "r"},
         "subjects": [{"kind": "User", "name": "u"}]});
-    assert_eq!(created("rbac.authorization.k8s.io/v1", "RoleBinding", binding.clone()), [""; 0]);
     assert_eq!(
-        updated("rbac.authorization.k8s.io/v1", "RoleBinding", binding, |new| new["roleRef"]["name"] = json!("other")),
+        created(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            binding.clone()
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        updated(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            binding,
+            |new| new["roleRef"]["name"] = json!("other")
+        ),
         [
             "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\"Name\":\"other\"}: \
              cannot change roleRef"
         ]
     );
     assert_eq!(
-        created("rbac.authorization.k8s.io/v1", "Role", json!({"metadata": {"name": "x", "namespace": "n"}, "rules":
-            [{"verbs": ["get"], "nonResourceURLs": ["/x"]}, {}]})),
+        created(
+            "rbac.authorization.k8s.io/v1",
+            "Role",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "rules":
+            [{"verbs": ["get"], "nonResourceURLs": ["/x"]}, {}]})
+        ),
         [
             "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
             "rules[1].verbs: Required value: verbs must contain at least one value",
@@ -316,17 +408,25 @@ fn bindings_of_roles_keep_their_role() {
 #[test]
 fn network_kinds() {
     assert_eq!(
-        created("networking.k8s.io/v1", "NetworkPolicy", json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
-            {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "nope"}}]}]}})),
+        created(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
+            {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "nope"}}]}]}})
+        ),
         [
             "spec.ingress[0].from[0].ipBlock.cidr: Invalid value: \"nope\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or \
              2001:db8::/64)"
         ]
     );
     assert_eq!(
-        created("networking.k8s.io/v1", "NetworkPolicy", json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
+        created(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
             {"podSelector": {}, "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16",
-            "11.0.0.0/16", "10.0.0.0/8"]}}], "ports": [{"port": "web", "endPort": 5}]}]}})),
+            "11.0.0.0/16", "10.0.0.0/8"]}}], "ports": [{"port": "web", "endPort": 5}]}]}})
+        ),
         [
             "spec.egress[0].ports[0].endPort: Invalid value: 5: may not be specified when `port` is non-numeric",
             "spec.egress[0].to[0].ipBlock.except[1]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
@@ -334,8 +434,12 @@ fn network_kinds() {
         ]
     );
     assert_eq!(
-        created("networking.k8s.io/v1", "Ingress", json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"rules":
-            [{"http": {"paths": [{"path": "x", "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}})),
+        created(
+            "networking.k8s.io/v1",
+            "Ingress",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"rules":
+            [{"http": {"paths": [{"path": "x", "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}})
+        ),
         ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]
     );
 }
@@ -343,8 +447,12 @@ fn network_kinds() {
 #[test]
 fn nodes_and_their_taints() {
     assert_eq!(
-        created("v1", "Node", json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/24", "10.1.0.0/24"],
-            "taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}, {"key": "b"}]}})),
+        created(
+            "v1",
+            "Node",
+            json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/24", "10.1.0.0/24"],
+            "taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}, {"key": "b"}]}})
+        ),
         [
             "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\
              \"TimeAdded\":null}: taints must be unique by key and effect pair",
@@ -354,9 +462,14 @@ fn nodes_and_their_taints() {
         ]
     );
     assert_eq!(
-        updated("v1", "Node", json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.0/24"}}), |new| {
-            new["spec"] = json!({"podCIDR": "10.0.1.0/24"});
-        }),
+        updated(
+            "v1",
+            "Node",
+            json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.0/24"}}),
+            |new| {
+                new["spec"] = json!({"podCIDR": "10.0.1.0/24"});
+            }
+        ),
         ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
     );
 }
@@ -364,8 +477,12 @@ fn nodes_and_their_taints() {
 #[test]
 fn storage_kinds() {
     assert_eq!(
-        created("v1", "PersistentVolume", json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}})),
+        created(
+            "v1",
+            "PersistentVolume",
+            json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}})
+        ),
         [""; 0]
     );
     let claim = || {
@@ -374,7 +491,11 @@ fn storage_kinds() {
     };
     assert_eq!(created("v1", "PersistentVolumeClaim", claim()), [""; 0]);
     assert_eq!(
-        created("v1", "PersistentVolumeClaim", json!({"metadata": {"name": "c", "namespace": "n"}, "spec": {}})),
+        created(
+            "v1",
+            "PersistentVolumeClaim",
+            json!({"metadata": {"name": "c", "namespace": "n"}, "spec": {}})
+        ),
         [
             "spec.accessModes: Required value: at least 1 access mode is required",
             "spec.resources[storage]: Required value"
@@ -401,25 +522,41 @@ fn storage_kinds() {
 #[test]
 fn budgets_priorities_autoscalers_and_leases() {
     assert_eq!(
-        created("policy/v1", "PodDisruptionBudget", json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
-            {"minAvailable": "120%"}})),
+        created(
+            "policy/v1",
+            "PodDisruptionBudget",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
+            {"minAvailable": "120%"}})
+        ),
         ["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"]
     );
     assert_eq!(
-        created("scheduling.k8s.io/v1", "PriorityClass", json!({"metadata": {"name": "system-x"}, "value": 1})),
+        created(
+            "scheduling.k8s.io/v1",
+            "PriorityClass",
+            json!({"metadata": {"name": "system-x"}, "value": 1})
+        ),
         [
             "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: \
              system-x is not a known system priority class"
         ]
     );
     assert_eq!(
-        created("autoscaling/v2", "HorizontalPodAutoscaler", json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
-            {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 1}})),
+        created(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
+            {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 1}})
+        ),
         ["spec.maxReplicas: Invalid value: 1: must be greater than or equal to `minReplicas`"]
     );
     assert_eq!(
-        created("coordination.k8s.io/v1", "Lease", json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
-            {"leaseDurationSeconds": 0}})),
+        created(
+            "coordination.k8s.io/v1",
+            "Lease",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec":
+            {"leaseDurationSeconds": 0}})
+        ),
         ["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]
     );
 }
@@ -427,8 +564,12 @@ fn budgets_priorities_autoscalers_and_leases() {
 #[test]
 fn limits_and_quotas() {
     assert_eq!(
-        created("v1", "LimitRange", json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"limits":
-            [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}})),
+        created(
+            "v1",
+            "LimitRange",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"limits":
+            [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}})
+        ),
         [
             "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
             "spec.limits[0].defaultRequest[cpu]: Invalid value: \"1\": min value 2 is greater than default request value 1",
@@ -436,8 +577,12 @@ fn limits_and_quotas() {
         ]
     );
     assert_eq!(
-        created("v1", "ResourceQuota", json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"hard": {"foo": "1",
-            "pods": "1500m"}}})),
+        created(
+            "v1",
+            "ResourceQuota",
+            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"hard": {"foo": "1",
+            "pods": "1500m"}}})
+        ),
         [
             "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
             "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource for quota",
@@ -449,8 +594,12 @@ fn limits_and_quotas() {
 #[test]
 fn slices_of_endpoints() {
     assert_eq!(
-        created("discovery.k8s.io/v1", "EndpointSlice", json!({"metadata": {"name": "x", "namespace": "n"},
-            "addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}, {"addresses": []}], "ports": []})),
+        created(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"metadata": {"name": "x", "namespace": "n"},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}, {"addresses": []}], "ports": []})
+        ),
         [
             "endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address",
             "endpoints[1].addresses: Required value: must contain at least 1 address",

@@ -12,7 +12,11 @@ use crate::doc;
 pub(super) fn int_or_percent(errors: &mut Errors, of: &Value, key: &str, path: &Path) {
     match doc::get(of, key) {
         Value::String(text) if !names::percent(text).is_empty() => {
-            errors.invalid(&path.child(key), text.clone(), "must be an integer or percentage (e.g '5%%')");
+            errors.invalid(
+                &path.child(key),
+                text.clone(),
+                "must be an integer or percentage (e.g '5%%')",
+            );
         }
         Value::Number(_) => errors.nonnegative(of, key, path),
         _ => {}
@@ -27,7 +31,11 @@ fn percent_of(value: &Value) -> Option<i64> {
 pub(super) fn at_most_all(errors: &mut Errors, of: &Value, key: &str, path: &Path) {
     let value = doc::get(of, key);
     if percent_of(value).is_some_and(|share| share > 100) {
-        errors.invalid(&path.child(key), value.clone(), "must not be greater than 100%");
+        errors.invalid(
+            &path.child(key),
+            value.clone(),
+            "must not be greater than 100%",
+        );
     }
 }
 
@@ -109,10 +117,19 @@ pub(super) fn deployment_update(errors: &mut Errors, new: &Value, old: &Value) {
 fn deployment_spec(errors: &mut Errors, spec: &Value) {
     let path = Path::new("spec");
     errors.nonnegative(spec, "replicas", &path);
-    required_selector(errors, spec, &path, "empty selector is invalid for deployment");
+    required_selector(
+        errors,
+        spec,
+        &path,
+        "empty selector is invalid for deployment",
+    );
     template(errors, spec, &path, "ReplicaSet");
     strategy(errors, spec, &path.child("strategy"));
-    for key in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+    for key in [
+        "minReadySeconds",
+        "revisionHistoryLimit",
+        "progressDeadlineSeconds",
+    ] {
         errors.nonnegative(spec, key, &path);
     }
     if let Some(deadline) = doc::int(spec, "progressDeadlineSeconds")
@@ -133,7 +150,10 @@ fn strategy(errors: &mut Errors, spec: &Value, path: &Path) {
     match doc::text(strategy, "type") {
         "Recreate" => {
             if !rolling.is_null() {
-                errors.forbidden(&rolling_path, "may not be specified when strategy `type` is 'Recreate'");
+                errors.forbidden(
+                    &rolling_path,
+                    "may not be specified when strategy `type` is 'Recreate'",
+                );
             }
         }
         "RollingUpdate" => {
@@ -143,7 +163,10 @@ fn strategy(errors: &mut Errors, spec: &Value, path: &Path) {
             }
             int_or_percent(errors, rolling, "maxUnavailable", &rolling_path);
             int_or_percent(errors, rolling, "maxSurge", &rolling_path);
-            let (unavailable, surge) = (doc::get(rolling, "maxUnavailable"), doc::get(rolling, "maxSurge"));
+            let (unavailable, surge) = (
+                doc::get(rolling, "maxUnavailable"),
+                doc::get(rolling, "maxSurge"),
+            );
             if is_zero(unavailable) && is_zero(surge) {
                 errors.invalid(
                     &rolling_path.child("maxUnavailable"),
@@ -158,7 +181,13 @@ fn strategy(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.show(format!(
                 "{{\"Type\":{},\"RollingUpdate\":{}}}",
                 orlop_core::field::quote(other),
-                two_fields(rolling, &[("MaxUnavailable", "maxUnavailable"), ("MaxSurge", "maxSurge")])
+                two_fields(
+                    rolling,
+                    &[
+                        ("MaxUnavailable", "maxUnavailable"),
+                        ("MaxSurge", "maxSurge")
+                    ]
+                )
             ));
         }
     }
@@ -169,8 +198,10 @@ fn two_fields(value: &Value, fields: &[(&str, &str)]) -> String {
     if value.is_null() {
         return "null".to_owned();
     }
-    let fields: Vec<String> =
-        fields.iter().map(|(name, key)| format!("\"{name}\":{}", doc::get(value, key))).collect();
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|(name, key)| format!("\"{name}\":{}", doc::get(value, key)))
+        .collect();
     format!("{{{}}}", fields.join(","))
 }
 
@@ -183,7 +214,11 @@ fn counters(errors: &mut Errors, status: &Value, all: &[&str], parts: &[&str]) {
     let count = |key: &str| doc::int(status, key).unwrap_or_default();
     for key in parts {
         if count(key) > count("replicas") {
-            errors.invalid(&path.child(key), count(key), "cannot be greater than status.replicas");
+            errors.invalid(
+                &path.child(key),
+                count(key),
+                "cannot be greater than status.replicas",
+            );
         }
     }
     if parts.contains(&"availableReplicas") && count("availableReplicas") > count("readyReplicas") {
@@ -247,7 +282,12 @@ fn replica_set_spec(errors: &mut Errors, spec: &Value) {
     let path = Path::new("spec");
     errors.nonnegative(spec, "replicas", &path);
     errors.nonnegative(spec, "minReadySeconds", &path);
-    required_selector(errors, spec, &path, "empty selector is invalid for deployment");
+    required_selector(
+        errors,
+        spec,
+        &path,
+        "empty selector is invalid for deployment",
+    );
     template(errors, spec, &path, "ReplicaSet");
 }
 
@@ -293,7 +333,11 @@ fn daemon_set_spec(errors: &mut Errors, spec: &Value) {
         mismatch(errors, own, &template_path);
     }
     if !selector.is_null() && labels::selector_is_empty(selector) {
-        errors.invalid(&path.child("selector"), selector.clone(), "empty selector is invalid for daemonset");
+        errors.invalid(
+            &path.child("selector"),
+            selector.clone(),
+            "empty selector is invalid for daemonset",
+        );
     }
     pod::template(errors, template, &template_path);
     runs_for_ever(errors, template, &template_path, "DaemonSet");
@@ -326,7 +370,10 @@ fn daemon_set_strategy(errors: &mut Errors, spec: &Value, path: &Path) {
                     surge.clone(),
                     "may not be set when maxUnavailable is non-zero",
                 ),
-                (true, true) => errors.required(&path.child("maxUnavailable"), "cannot be 0 when maxSurge is 0"),
+                (true, true) => errors.required(
+                    &path.child("maxUnavailable"),
+                    "cannot be 0 when maxSurge is 0",
+                ),
                 _ => {}
             }
         }
@@ -335,7 +382,13 @@ fn daemon_set_strategy(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.show(format!(
                 "{{\"Type\":{},\"RollingUpdate\":{}}}",
                 orlop_core::field::quote(other),
-                two_fields(rolling, &[("MaxUnavailable", "maxUnavailable"), ("MaxSurge", "maxSurge")])
+                two_fields(
+                    rolling,
+                    &[
+                        ("MaxUnavailable", "maxUnavailable"),
+                        ("MaxSurge", "maxSurge")
+                    ]
+                )
             ));
         }
     }
@@ -386,7 +439,9 @@ fn stateful_set_spec(errors: &mut Errors, spec: &Value) {
         let value = doc::text(retention, key);
         if !retention.is_null() && !matches!(value, "Retain" | "Delete") {
             errors.not_supported(
-                &path.child("persistentVolumeClaimRetentionPolicy").child(key),
+                &path
+                    .child("persistentVolumeClaimRetentionPolicy")
+                    .child(key),
                 value,
                 &["Retain", "Delete"],
             );
@@ -395,7 +450,12 @@ fn stateful_set_spec(errors: &mut Errors, spec: &Value) {
     errors.nonnegative(spec, "replicas", &path);
     errors.nonnegative(spec, "minReadySeconds", &path);
     errors.nonnegative(doc::get(spec, "ordinals"), "start", &path.child("ordinals"));
-    required_selector(errors, spec, &path, "empty selector is invalid for statefulset");
+    required_selector(
+        errors,
+        spec,
+        &path,
+        "empty selector is invalid for statefulset",
+    );
     template(errors, spec, &path, "StatefulSet");
     for (i, claim) in doc::list(spec, "volumeClaimTemplates").iter().enumerate() {
         storage::claim_template_modes(errors, claim, &path.child("volumeClaimTemplates").index(i));
@@ -436,7 +496,13 @@ fn stateful_set_strategy(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.show(format!(
                 "{{\"Type\":{},\"RollingUpdate\":{}}}",
                 orlop_core::field::quote(other),
-                two_fields(rolling, &[("Partition", "partition"), ("MaxUnavailable", "maxUnavailable")])
+                two_fields(
+                    rolling,
+                    &[
+                        ("Partition", "partition"),
+                        ("MaxUnavailable", "maxUnavailable")
+                    ]
+                )
             ));
         }
     }
@@ -482,7 +548,12 @@ pub(super) fn stateful_set_status(errors: &mut Errors, new: &Value, old: &Value)
             "observedGeneration",
             "collisionCount",
         ],
-        &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+        &[
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+        ],
     );
     meta::object_meta_update(errors, new, old);
     collisions_only_grow(errors, new, old);
@@ -535,13 +606,21 @@ pub(super) fn controller_revision(errors: &mut Errors, document: &Value) {
 pub(super) fn controller_revision_update(errors: &mut Errors, new: &Value, old: &Value) {
     meta::object_meta_update(errors, new, old);
     controller_revision(errors, new);
-    errors.immutable(doc::get(new, "data"), doc::get(old, "data"), &Path::new("data"));
+    errors.immutable(
+        doc::get(new, "data"),
+        doc::get(old, "data"),
+        &Path::new("data"),
+    );
 }
 
 /// A PodTemplate.
 pub(super) fn pod_template(errors: &mut Errors, document: &Value) {
     meta::object_meta(errors, document, true, NameForm::Subdomain);
-    pod::template(errors, doc::get(document, "template"), &Path::new("template"));
+    pod::template(
+        errors,
+        doc::get(document, "template"),
+        &Path::new("template"),
+    );
 }
 
 /// A PodTemplate that replaces an older one.

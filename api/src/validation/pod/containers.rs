@@ -73,7 +73,10 @@ pub(super) fn containers(errors: &mut Errors, spec: &Value, scope: &Scope<'_>, p
 /// `initContainers`.
 pub(super) fn init_containers(errors: &mut Errors, spec: &Value, scope: &Scope<'_>, path: &Path) {
     let path = path.child("initContainers");
-    let mut seen: BTreeSet<&str> = doc::list(spec, "containers").iter().map(|c| doc::text(c, "name")).collect();
+    let mut seen: BTreeSet<&str> = doc::list(spec, "containers")
+        .iter()
+        .map(|c| doc::text(c, "name"))
+        .collect();
     for (i, container) in doc::list(spec, "initContainers").iter().enumerate() {
         let list_path = &path;
         let path = path.index(i);
@@ -89,7 +92,12 @@ pub(super) fn init_containers(errors: &mut Errors, spec: &Value, scope: &Scope<'
         if resources::is_sidecar(container) {
             lifecycle_and_probes(errors, container, scope, &path);
         } else {
-            for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+            for key in [
+                "lifecycle",
+                "livenessProbe",
+                "readinessProbe",
+                "startupProbe",
+            ] {
                 if doc::has(container, key) {
                     errors.forbidden(
                         &path.child(key),
@@ -102,7 +110,12 @@ pub(super) fn init_containers(errors: &mut Errors, spec: &Value, scope: &Scope<'
 }
 
 /// `ephemeralContainers`.
-pub(super) fn ephemeral_containers(errors: &mut Errors, spec: &Value, scope: &Scope<'_>, path: &Path) {
+pub(super) fn ephemeral_containers(
+    errors: &mut Errors,
+    spec: &Value,
+    scope: &Scope<'_>,
+    path: &Path,
+) {
     let path = path.child("ephemeralContainers");
     let others: BTreeSet<&str> = ["containers", "initContainers"]
         .iter()
@@ -122,7 +135,10 @@ pub(super) fn ephemeral_containers(errors: &mut Errors, spec: &Value, scope: &Sc
         if !target.is_empty() && !others.contains(target) {
             errors.not_found(&path.child("targetContainerName"), target);
         }
-        for key in CONTAINER_FIELDS.iter().filter(|key| !EPHEMERAL_FIELDS.contains(key)) {
+        for key in CONTAINER_FIELDS
+            .iter()
+            .filter(|key| !EPHEMERAL_FIELDS.contains(key))
+        {
             if !doc::is_empty(doc::get(container, key)) {
                 errors.forbidden(&path.child(key), "cannot be set for an Ephemeral Container");
             }
@@ -149,7 +165,12 @@ fn common(errors: &mut Errors, container: &Value, scope: &Scope<'_>, path: &Path
         errors.all_invalid(&path.child("name"), name, names::dns_label(name));
     }
     errors.need_text(container, "image", path);
-    errors.one_of(container, "terminationMessagePolicy", path, &["File", "FallbackToLogsOnError"]);
+    errors.one_of(
+        container,
+        "terminationMessagePolicy",
+        path,
+        &["File", "FallbackToLogsOnError"],
+    );
     ports(errors, container, &path.child("ports"));
     env::env(errors, container, scope, &path.child("env"));
     env::env_from(errors, container, &path.child("envFrom"));
@@ -177,7 +198,12 @@ fn lifecycle_and_probes(errors: &mut Errors, container: &Value, scope: &Scope<'_
     for key in ["postStart", "preStop"] {
         let hook = doc::get(lifecycle, key);
         if !hook.is_null() {
-            probes::hook(errors, hook, scope.grace, &path.child("lifecycle").child(key));
+            probes::hook(
+                errors,
+                hook,
+                scope.grace,
+                &path.child("lifecycle").child(key),
+            );
         }
     }
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -187,13 +213,21 @@ fn lifecycle_and_probes(errors: &mut Errors, container: &Value, scope: &Scope<'_
 
 /// `restartPolicy` of one container, and the rules that refine it.
 fn restart_rules(errors: &mut Errors, container: &Value, path: &Path) {
-    errors.if_set_one_of(container, "restartPolicy", path, &["Always", "Never", "OnFailure"]);
+    errors.if_set_one_of(
+        container,
+        "restartPolicy",
+        path,
+        &["Always", "Never", "OnFailure"],
+    );
     let rules = doc::list(container, "restartPolicyRules");
     if rules.is_empty() {
         return;
     }
     if !doc::has(container, "restartPolicy") {
-        errors.required(&path.child("restartPolicy"), "must specify restartPolicy when restart rules are used");
+        errors.required(
+            &path.child("restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        );
     }
     let path = path.child("restartPolicyRules");
     if rules.len() > 20 {
@@ -253,10 +287,19 @@ fn host_port_conflicts(errors: &mut Errors, containers: &[Value], path: &Path) {
     let mut seen = BTreeSet::new();
     for (i, container) in containers.iter().enumerate() {
         for (j, port) in doc::list(container, "ports").iter().enumerate() {
-            let Some(number) = doc::int(port, "hostPort").filter(|number| *number != 0) else { continue };
-            let key = format!("{}/{}/{number}", doc::text(port, "protocol"), doc::text(port, "hostIP"));
+            let Some(number) = doc::int(port, "hostPort").filter(|number| *number != 0) else {
+                continue;
+            };
+            let key = format!(
+                "{}/{}/{number}",
+                doc::text(port, "protocol"),
+                doc::text(port, "hostIP")
+            );
             if !seen.insert(key.clone()) {
-                errors.duplicate(&path.index(i).child("ports").index(j).child("hostPort"), key);
+                errors.duplicate(
+                    &path.index(i).child("ports").index(j).child("hostPort"),
+                    key,
+                );
             }
         }
     }
@@ -270,7 +313,10 @@ fn resize_policy(errors: &mut Errors, container: &Value, scope: &Scope<'_>, path
             errors.duplicate(&path.index(i), resource);
         }
         let restart = doc::text(policy, "restartPolicy");
-        for (value, supported) in [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
+        for (value, supported) in [
+            (resource, ["cpu", "memory"]),
+            (restart, ["NotRequired", "RestartContainer"]),
+        ] {
             if value.is_empty() {
                 errors.required(path, "");
             } else if !supported.contains(&value) {
@@ -278,7 +324,11 @@ fn resize_policy(errors: &mut Errors, container: &Value, scope: &Scope<'_>, path
             }
         }
         if scope.restart_policy == "Never" && restart != "NotRequired" {
-            errors.invalid(path, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            errors.invalid(
+                path,
+                restart,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            );
         }
     }
 }
@@ -287,6 +337,10 @@ fn resize_policy(errors: &mut Errors, container: &Value, scope: &Scope<'_>, path
 pub(super) fn image_whitespace(errors: &mut Errors, container: &Value, path: &Path) {
     let image = doc::text(container, "image");
     if image.trim() != image {
-        errors.invalid(&path.child("image"), image, "must not have leading or trailing whitespace");
+        errors.invalid(
+            &path.child("image"),
+            image,
+            "must not have leading or trailing whitespace",
+        );
     }
 }

@@ -16,8 +16,14 @@ pub(crate) fn diff(type_name: &str, old: &Value, new: &Value) -> String {
 
 fn fields(out: &mut String, old: &Value, new: &Value, depth: usize, go_names: bool) {
     let empty = serde_json::Map::new();
-    let (before, after) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
-    let mut keys: Vec<&String> = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))).collect();
+    let (before, after) = (
+        old.as_object().unwrap_or(&empty),
+        new.as_object().unwrap_or(&empty),
+    );
+    let mut keys: Vec<&String> = before
+        .keys()
+        .chain(after.keys().filter(|key| !before.contains_key(*key)))
+        .collect();
     keys.sort();
     let mut equal = 0;
     for key in keys {
@@ -26,11 +32,25 @@ fn fields(out: &mut String, old: &Value, new: &Value, depth: usize, go_names: bo
             equal += 1;
             continue;
         }
-        flush_equal(out, &mut equal, depth, if go_names { "field" } else { "entry" });
-        let label = if go_names { format!("{}:", go_name(key)) } else { format!("{}:", orlop_core::field::quote(key)) };
+        flush_equal(
+            out,
+            &mut equal,
+            depth,
+            if go_names { "field" } else { "entry" },
+        );
+        let label = if go_names {
+            format!("{}:", go_name(key))
+        } else {
+            format!("{}:", orlop_core::field::quote(key))
+        };
         change(out, &label, a, b, depth);
     }
-    flush_equal(out, &mut equal, depth, if go_names { "field" } else { "entry" });
+    flush_equal(
+        out,
+        &mut equal,
+        depth,
+        if go_names { "field" } else { "entry" },
+    );
 }
 
 fn flush_equal(out: &mut String, equal: &mut usize, depth: usize, what: &str) {
@@ -40,7 +60,10 @@ fn flush_equal(out: &mut String, equal: &mut usize, depth: usize, what: &str) {
             ("entry", _) => "entries".to_owned(),
             _ => format!("{what}s"),
         };
-        out.push_str(&format!("  {}... // {equal} identical {plural}\n", "\t".repeat(depth)));
+        out.push_str(&format!(
+            "  {}... // {equal} identical {plural}\n",
+            "\t".repeat(depth)
+        ));
         *equal = 0;
     }
 }
@@ -49,7 +72,10 @@ fn change(out: &mut String, label: &str, old: &Value, new: &Value, depth: usize)
     let tabs = "\t".repeat(depth);
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
-            let is_map = a.keys().chain(b.keys()).any(|key| key.contains(['/', '.', '-']));
+            let is_map = a
+                .keys()
+                .chain(b.keys())
+                .any(|key| key.contains(['/', '.', '-']));
             out.push_str(&format!("  {tabs}{label} {{\n"));
             fields(out, old, new, depth + 1, !is_map);
             out.push_str(&format!("  {tabs}}},\n"));
@@ -62,7 +88,13 @@ fn change(out: &mut String, label: &str, old: &Value, new: &Value, depth: usize)
                     (Some(x), Some(y)) if doc::same(x, y) => equal += 1,
                     (x, y) => {
                         flush_equal(out, &mut equal, depth + 1, "element");
-                        change(out, "", x.unwrap_or(&Value::Null), y.unwrap_or(&Value::Null), depth + 1);
+                        change(
+                            out,
+                            "",
+                            x.unwrap_or(&Value::Null),
+                            y.unwrap_or(&Value::Null),
+                            depth + 1,
+                        );
                     }
                 }
             }
@@ -86,8 +118,10 @@ fn literal(value: &Value) -> String {
         Value::Null => "nil".to_owned(),
         Value::String(text) => orlop_core::field::quote(text),
         Value::Object(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(key, value)| format!("{}: {}", go_name(key), literal(value))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{}: {}", go_name(key), literal(value)))
+                .collect();
             format!("{{{}}}", fields.join(", "))
         }
         Value::Array(items) => {
@@ -108,7 +142,9 @@ fn go_name(key: &str) -> String {
         _ => {}
     }
     let mut letters = key.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 #[cfg(test)]
@@ -118,8 +154,10 @@ mod tests {
 
     #[test]
     fn changed_fields_stand_out_and_equal_ones_fold() {
-        let old = json!({"a": 1, "b": "x", "dnsPolicy": "Default", "restartPolicy": "Always", "z": [1]});
-        let new = json!({"a": 1, "b": "x", "dnsPolicy": "Default", "restartPolicy": "Never", "z": [1]});
+        let old =
+            json!({"a": 1, "b": "x", "dnsPolicy": "Default", "restartPolicy": "Always", "z": [1]});
+        let new =
+            json!({"a": 1, "b": "x", "dnsPolicy": "Default", "restartPolicy": "Never", "z": [1]});
         assert_eq!(
             diff("core.PodSpec", &old, &new),
             "  core.PodSpec{\n  \t... // 3 identical fields\n- \tRestartPolicy: \"Always\",\n+ \tRestartPolicy: \

@@ -23,8 +23,13 @@ const ENV_FIELDS: &[&str] = &[
 ];
 
 /// The fields of a pod that a volume may show.
-pub(super) const VOLUME_FIELDS: &[&str] =
-    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+pub(super) const VOLUME_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 const RESOURCES: &[&str] = &[
     "limits.cpu",
@@ -54,10 +59,16 @@ fn value_from(errors: &mut Errors, variable: &Value, scope: &Scope<'_>, path: &P
     if from.is_null() {
         return;
     }
-    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"]
-        .iter()
-        .filter(|key| doc::has(from, key))
-        .count();
+    let sources = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ]
+    .iter()
+    .filter(|key| doc::has(from, key))
+    .count();
     if let Some(source) = present(from, "fieldRef") {
         field_ref(errors, source, ENV_FIELDS, &path.child("fieldRef"));
     }
@@ -89,7 +100,11 @@ fn value_from(errors: &mut Errors, variable: &Value, scope: &Scope<'_>, path: &P
     } else if !doc::text(variable, "value").is_empty() {
         errors.invalid(path, "", "may not be specified when `value` is not empty");
     } else if sources > 1 {
-        errors.invalid(path, "", "may not have more than one field specified at a time");
+        errors.invalid(
+            path,
+            "",
+            "may not have more than one field specified at a time",
+        );
     }
 }
 
@@ -137,13 +152,20 @@ pub(super) fn field_ref(errors: &mut Errors, source: &Value, fields: &[&str], pa
         );
         return;
     }
-    let subscripted = field.strip_suffix("']").and_then(|field| field.split_once("['"));
+    let subscripted = field
+        .strip_suffix("']")
+        .and_then(|field| field.split_once("['"));
     let whole = subscripted.map_or(field, |(whole, _)| whole);
     let known = fields.contains(&whole)
         || ENV_FIELDS.contains(&whole)
         || VOLUME_FIELDS.contains(&whole)
-        || matches!(whole, "spec.restartPolicy" | "spec.schedulerName" | "status.phase" | "spec.host");
-    if !known || (subscripted.is_some() && !matches!(whole, "metadata.annotations" | "metadata.labels")) {
+        || matches!(
+            whole,
+            "spec.restartPolicy" | "spec.schedulerName" | "status.phase" | "spec.host"
+        );
+    if !known
+        || (subscripted.is_some() && !matches!(whole, "metadata.annotations" | "metadata.labels"))
+    {
         errors.invalid(
             &path.child("fieldPath"),
             field,
@@ -153,11 +175,19 @@ pub(super) fn field_ref(errors: &mut Errors, source: &Value, fields: &[&str], pa
     }
     match subscripted {
         Some(("metadata.annotations", key)) => {
-            errors.all_invalid(path, &key.to_lowercase(), names::qualified_name(&key.to_lowercase()));
+            errors.all_invalid(
+                path,
+                &key.to_lowercase(),
+                names::qualified_name(&key.to_lowercase()),
+            );
         }
         Some((_, key)) => errors.all_invalid(path, key, names::qualified_name(key)),
         None => {
-            let whole = if whole == "spec.host" { "spec.nodeName" } else { whole };
+            let whole = if whole == "spec.host" {
+                "spec.nodeName"
+            } else {
+                whole
+            };
             if !fields.contains(&whole) {
                 errors.not_supported(&path.child("fieldPath"), whole, fields);
             }
@@ -168,7 +198,8 @@ pub(super) fn field_ref(errors: &mut Errors, source: &Value, fields: &[&str], pa
 /// A resource of a container.
 pub(super) fn resource_ref(errors: &mut Errors, source: &Value, volume: bool, path: &Path) {
     let resource = doc::text(source, "resource");
-    let huge_pages = resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-");
+    let huge_pages =
+        resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-");
     if volume && doc::text(source, "containerName").is_empty() {
         errors.required(&path.child("containerName"), "");
     } else if resource.is_empty() {
@@ -176,20 +207,30 @@ pub(super) fn resource_ref(errors: &mut Errors, source: &Value, volume: bool, pa
     } else if !RESOURCES.contains(&resource) && !huge_pages {
         errors.not_supported(&path.child("resource"), resource, RESOURCES);
     }
-    let Some(divisor) = resources::quantity(doc::get(source, "divisor")).filter(|divisor| *divisor != Quantity::ZERO) else {
+    let Some(divisor) = resources::quantity(doc::get(source, "divisor"))
+        .filter(|divisor| *divisor != Quantity::ZERO)
+    else {
         return;
     };
     const BYTES: &str = "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei";
     let (fits, words) = match resource {
-        "limits.cpu" | "requests.cpu" => (matches!(divisor.to_string().as_str(), "1m" | "1"), "1m and 1 are supported with the cpu"),
+        "limits.cpu" | "requests.cpu" => (
+            matches!(divisor.to_string().as_str(), "1m" | "1"),
+            "1m and 1 are supported with the cpu",
+        ),
         _ => {
             let what = match resource {
                 "limits.memory" | "requests.memory" => "memory",
-                "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
+                "limits.ephemeral-storage" | "requests.ephemeral-storage" => {
+                    "local ephemeral storage"
+                }
                 _ if huge_pages => "hugepages",
                 _ => return,
             };
-            (BYTES.split(", ").any(|unit| unit == divisor.to_string()), what)
+            (
+                BYTES.split(", ").any(|unit| unit == divisor.to_string()),
+                what,
+            )
         }
     };
     if !fits {
@@ -219,15 +260,25 @@ pub(super) fn env_from(errors: &mut Errors, container: &Value, path: &Path) {
                 if name.is_empty() {
                     errors.required(&path, "");
                 } else {
-                    let plain = name.strip_suffix('-').map_or_else(|| name.to_owned(), |name| format!("{name}a"));
+                    let plain = name
+                        .strip_suffix('-')
+                        .map_or_else(|| name.to_owned(), |name| format!("{name}a"));
                     errors.all_invalid(&path, name, names::dns_subdomain(&plain));
                 }
             }
         }
         if sources == 0 {
-            errors.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`");
+            errors.invalid(
+                path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            );
         } else if sources > 1 {
-            errors.invalid(path, "", "may not have more than one field specified at a time");
+            errors.invalid(
+                path,
+                "",
+                "may not have more than one field specified at a time",
+            );
         }
     }
 }

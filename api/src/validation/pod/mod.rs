@@ -46,10 +46,16 @@ pub(super) fn create(errors: &mut Errors, pod: &Value) {
     let path = Path::new("spec");
     let spec = doc::get(pod, "spec");
     if !doc::list(spec, "ephemeralContainers").is_empty() {
-        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+        errors.forbidden(
+            &path.child("ephemeralContainers"),
+            "cannot be set on create",
+        );
     }
     if !doc::text(spec, "nodeName").is_empty() && !doc::list(spec, "schedulingGates").is_empty() {
-        errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        errors.forbidden(
+            &path.child("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        );
     }
     security::annotations_match(errors, pod, spec, &path);
 }
@@ -63,10 +69,18 @@ fn meta_and_spec(errors: &mut Errors, pod: &Value) {
     pod_spec(errors, spec, name, true, &path);
     if doc::text(spec, "serviceAccountName").is_empty() {
         for (i, volume) in doc::list(spec, "volumes").iter().enumerate() {
-            let sources = doc::list(doc::get(volume, "projected"), "sources").iter().enumerate();
+            let sources = doc::list(doc::get(volume, "projected"), "sources")
+                .iter()
+                .enumerate();
             for (j, _) in sources.filter(|(_, source)| doc::has(source, "serviceAccountToken")) {
                 errors.forbidden(
-                    &path.child("volumes").index(i).child("projected").child("sources").index(j).child("serviceAccountToken"),
+                    &path
+                        .child("volumes")
+                        .index(i)
+                        .child("projected")
+                        .child("sources")
+                        .index(j)
+                        .child("serviceAccountToken"),
                     "must not be specified when serviceAccountName is not set",
                 );
             }
@@ -95,7 +109,8 @@ fn annotations(errors: &mut Errors, owner: &Value, spec: &Value, path: &Path) {
     let cost = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(value) = doc::opt_text(annotations, cost) {
         let digits = value.strip_prefix('-').unwrap_or(value);
-        let padded = digits.len() > 1 && digits.starts_with('0') || value.starts_with('+') || value == "-0";
+        let padded =
+            digits.len() > 1 && digits.starts_with('0') || value.starts_with('+') || value == "-0";
         if value.parse::<i32>().is_err() || padded {
             errors.invalid(&path.key(cost), value, "must be a 32bit integer");
         }
@@ -117,8 +132,13 @@ fn annotations(errors: &mut Errors, owner: &Value, spec: &Value, path: &Path) {
             if !known.contains(name) {
                 errors.invalid(&path.key(key), name, "container not found");
             }
-            if !matches!(value, "" | "runtime/default" | "unconfined") && !value.starts_with("localhost/") {
-                let detail = format!("invalid AppArmor profile name: {}", orlop_core::field::quote(value));
+            if !matches!(value, "" | "runtime/default" | "unconfined")
+                && !value.starts_with("localhost/")
+            {
+                let detail = format!(
+                    "invalid AppArmor profile name: {}",
+                    orlop_core::field::quote(value)
+                );
                 errors.invalid(&path.key(key), value, detail);
             }
         }
@@ -173,8 +193,18 @@ fn pod_spec(errors: &mut Errors, spec: &Value, pod_name: Option<&str>, is_pod: b
     containers::ephemeral_containers(errors, spec, &scope, path);
     resources::pod_level(errors, spec, &scope.claims, path);
     host_network_ports(errors, spec, is_pod, path);
-    errors.one_of(spec, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
-    errors.one_of(spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+    errors.one_of(
+        spec,
+        "restartPolicy",
+        path,
+        &["Always", "OnFailure", "Never"],
+    );
+    errors.one_of(
+        spec,
+        "dnsPolicy",
+        path,
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+    );
     labels::labels(errors, spec, "nodeSelector", path);
     security::pod(errors, spec, path);
     scheduling::affinity(errors, spec, path);
@@ -192,8 +222,14 @@ fn pod_spec(errors: &mut Errors, spec: &Value, pod_name: Option<&str>, is_pod: b
     security::host_process(errors, spec, path);
     security::host_users(errors, spec, path);
     named(errors, spec, path);
-    if let Some(seconds) = doc::int(spec, "activeDeadlineSeconds").filter(|seconds| !(1..=0x7fff_ffff).contains(seconds)) {
-        errors.invalid(&path.child("activeDeadlineSeconds"), seconds, names::out_of_range(1, 0x7fff_ffff));
+    if let Some(seconds) = doc::int(spec, "activeDeadlineSeconds")
+        .filter(|seconds| !(1..=0x7fff_ffff).contains(seconds))
+    {
+        errors.invalid(
+            &path.child("activeDeadlineSeconds"),
+            seconds,
+            names::out_of_range(1, 0x7fff_ffff),
+        );
     }
     for key in ["hostname", "subdomain"] {
         let name = doc::text(spec, key);
@@ -206,13 +242,26 @@ fn pod_spec(errors: &mut Errors, spec: &Value, pod_name: Option<&str>, is_pod: b
     host_aliases(errors, spec, &path.child("hostAliases"));
     let priority_class = doc::text(spec, "priorityClassName");
     if !priority_class.is_empty() {
-        errors.all_invalid(&path.child("priorityClassName"), priority_class, names::dns_subdomain(priority_class));
+        errors.all_invalid(
+            &path.child("priorityClassName"),
+            priority_class,
+            names::dns_subdomain(priority_class),
+        );
     }
     if let Some(class) = doc::opt_text(spec, "runtimeClassName") {
-        errors.all_invalid(&path.child("runtimeClassName"), class, names::dns_subdomain(class));
+        errors.all_invalid(
+            &path.child("runtimeClassName"),
+            class,
+            names::dns_subdomain(class),
+        );
     }
     if doc::has(spec, "preemptionPolicy") {
-        errors.one_of(spec, "preemptionPolicy", path, &["PreemptLowerPriority", "Never"]);
+        errors.one_of(
+            spec,
+            "preemptionPolicy",
+            path,
+            &["PreemptLowerPriority", "Never"],
+        );
     }
     for (name, value) in doc::entries(spec, "overhead") {
         let path = path.child("overhead").child("limits").key(name);
@@ -233,14 +282,19 @@ fn named(errors: &mut Errors, spec: &Value, path: &Path) {
 
 /// A host name that replaces all that is made up from name, subdomain and namespace.
 fn host_name_override(errors: &mut Errors, spec: &Value, path: &Path) {
-    let Some(name) = doc::opt_text(spec, "hostnameOverride") else { return };
+    let Some(name) = doc::opt_text(spec, "hostnameOverride") else {
+        return;
+    };
     let path = path.child("hostnameOverride");
     if name.len() > 64 {
         errors.too_long(&path, 64);
     }
     errors.all_invalid(&path, name, names::dns_subdomain(name));
     if doc::flag(spec, "setHostnameAsFQDN") {
-        errors.forbidden(&path, "may not be specified when `setHostnameAsFQDN` is true");
+        errors.forbidden(
+            &path,
+            "may not be specified when `setHostnameAsFQDN` is true",
+        );
     }
     if doc::flag(spec, "hostNetwork") {
         errors.forbidden(&path, "may not be specified when `hostNetwork` is true");
@@ -289,9 +343,15 @@ fn host_network_ports(errors: &mut Errors, spec: &Value, is_pod: bool, path: &Pa
     for (i, container) in doc::list(spec, "containers").iter().enumerate() {
         for (j, port) in doc::list(container, "ports").iter().enumerate() {
             let host = doc::int(port, "hostPort").unwrap_or_default();
-            if (is_pod || host != 0) && host != doc::int(port, "containerPort").unwrap_or_default() {
+            if (is_pod || host != 0) && host != doc::int(port, "containerPort").unwrap_or_default()
+            {
                 errors.invalid(
-                    &path.child("containers").index(i).child("ports").index(j).child("hostPort"),
+                    &path
+                        .child("containers")
+                        .index(i)
+                        .child("ports")
+                        .index(j)
+                        .child("hostPort"),
                     host,
                     "must match `containerPort` when `hostNetwork` is true",
                 );
@@ -322,7 +382,11 @@ fn dns_config(errors: &mut Errors, spec: &Value, path: &Path) {
         );
     }
     for (i, server) in doc::texts(config, "nameservers").enumerate() {
-        errors.all_invalid(&path.child("nameservers").index(i), server, names::ip(server));
+        errors.all_invalid(
+            &path.child("nameservers").index(i),
+            server,
+            names::ip(server),
+        );
     }
     let searches: Vec<&str> = doc::texts(config, "searches").collect();
     let searches_path = path.child("searches");
@@ -340,9 +404,17 @@ fn dns_config(errors: &mut Errors, spec: &Value, path: &Path) {
             "must not have more than 2048 characters (including spaces) in the search list",
         );
     }
-    for (i, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {
+    for (i, search) in searches
+        .iter()
+        .enumerate()
+        .filter(|(_, search)| **search != ".")
+    {
         let search = search.strip_suffix('.').unwrap_or(search);
-        errors.all_invalid(&searches_path.index(i), search, names::dns_subdomain_with_underscore(search));
+        errors.all_invalid(
+            &searches_path.index(i),
+            search,
+            names::dns_subdomain_with_underscore(search),
+        );
     }
     for (i, option) in doc::list(config, "options").iter().enumerate() {
         if doc::text(option, "name").is_empty() {
@@ -357,7 +429,11 @@ fn host_aliases(errors: &mut Errors, spec: &Value, path: &Path) {
         let address = doc::text(alias, "ip");
         errors.all_invalid(&path.child("ip"), address, names::ip(address));
         for (i, name) in doc::texts(alias, "hostnames").enumerate() {
-            errors.all_invalid(&path.child("hostnames").index(i), name, names::dns_subdomain(name));
+            errors.all_invalid(
+                &path.child("hostnames").index(i),
+                name,
+                names::dns_subdomain(name),
+            );
         }
     }
 }

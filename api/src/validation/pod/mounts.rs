@@ -26,11 +26,25 @@ pub(super) fn mounts(errors: &mut Errors, container: &Value, scope: &Scope<'_>, 
         if !seen.insert(mount_path) {
             errors.invalid(&item.child("mountPath"), mount_path, "must be unique");
         }
-        if devices.iter().any(|device| doc::text(device, "name") == name) {
-            errors.invalid(&item.child("name"), name, "must not already exist in volumeDevices");
+        if devices
+            .iter()
+            .any(|device| doc::text(device, "name") == name)
+        {
+            errors.invalid(
+                &item.child("name"),
+                name,
+                "must not already exist in volumeDevices",
+            );
         }
-        if devices.iter().any(|device| doc::text(device, "devicePath") == mount_path) {
-            errors.invalid(&item.child("mountPath"), mount_path, "must not already exist as a path in volumeDevices");
+        if devices
+            .iter()
+            .any(|device| doc::text(device, "devicePath") == mount_path)
+        {
+            errors.invalid(
+                &item.child("mountPath"),
+                mount_path,
+                "must not already exist as a path in volumeDevices",
+            );
         }
         let sub_path = doc::text(mount, "subPath");
         let sub_path_expr = doc::text(mount, "subPathExpr");
@@ -53,7 +67,12 @@ pub(super) fn mounts(errors: &mut Errors, container: &Value, scope: &Scope<'_>, 
 }
 
 fn propagation(errors: &mut Errors, mount: &Value, container: &Value, path: &Path) {
-    errors.if_set_one_of(mount, "mountPropagation", path, &["Bidirectional", "HostToContainer", "None"]);
+    errors.if_set_one_of(
+        mount,
+        "mountPropagation",
+        path,
+        &["Bidirectional", "HostToContainer", "None"],
+    );
     let privileged = doc::flag(doc::get(container, "securityContext"), "privileged");
     if doc::text(mount, "mountPropagation") == "Bidirectional" && !privileged {
         errors.forbidden(
@@ -64,14 +83,25 @@ fn propagation(errors: &mut Errors, mount: &Value, container: &Value, path: &Pat
 }
 
 fn recursive_read_only(errors: &mut Errors, mount: &Value, path: &Path) {
-    errors.if_set_one_of(mount, "recursiveReadOnly", path, &["Disabled", "Enabled", "IfPossible"]);
-    if matches!(doc::text(mount, "recursiveReadOnly"), "Enabled" | "IfPossible") {
+    errors.if_set_one_of(
+        mount,
+        "recursiveReadOnly",
+        path,
+        &["Disabled", "Enabled", "IfPossible"],
+    );
+    if matches!(
+        doc::text(mount, "recursiveReadOnly"),
+        "Enabled" | "IfPossible"
+    ) {
         let path = path.child("recursiveReadOnly");
         if !doc::flag(mount, "readOnly") {
             errors.forbidden(&path, "may only be specified when readOnly is true");
         }
         if doc::opt_text(mount, "mountPropagation").is_some_and(|mode| mode != "None") {
-            errors.forbidden(&path, "may only be specified when mountPropagation is None or not specified");
+            errors.forbidden(
+                &path,
+                "may only be specified when mountPropagation is None or not specified",
+            );
         }
     }
 }
@@ -102,15 +132,30 @@ pub(super) fn devices(errors: &mut Errors, container: &Value, scope: &Scope<'_>,
             errors.invalid(&item.child("devicePath"), device_path, "must be unique");
         }
         if device_path.split('/').any(|part| part == "..") {
-            errors.invalid(&item.child("devicePath"), device_path, "can not contain backsteps ('..')");
+            errors.invalid(
+                &item.child("devicePath"),
+                device_path,
+                "can not contain backsteps ('..')",
+            );
         } else {
             paths.insert(device_path);
         }
         if mounts.iter().any(|mount| doc::text(mount, "name") == name) {
-            errors.invalid(&item.child("name"), name, "must not already exist in volumeMounts");
+            errors.invalid(
+                &item.child("name"),
+                name,
+                "must not already exist in volumeMounts",
+            );
         }
-        if mounts.iter().any(|mount| doc::text(mount, "mountPath") == device_path) {
-            errors.invalid(&item.child("devicePath"), device_path, "must not already exist as a path in volumeMounts");
+        if mounts
+            .iter()
+            .any(|mount| doc::text(mount, "mountPath") == device_path)
+        {
+            errors.invalid(
+                &item.child("devicePath"),
+                device_path,
+                "must not already exist as a path in volumeMounts",
+            );
         }
         if !name.is_empty() {
             names.insert(name);

@@ -14,13 +14,29 @@ pub(super) fn probe(errors: &mut Errors, container: &Value, key: &str, path: &Pa
         return;
     }
     let path = path.child(key);
-    handler(errors, probe, None, &["exec", "httpGet", "tcpSocket", "grpc"], &path);
-    for key in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    handler(
+        errors,
+        probe,
+        None,
+        &["exec", "httpGet", "tcpSocket", "grpc"],
+        &path,
+    );
+    for key in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         errors.nonnegative(probe, key, &path);
     }
     let grace = doc::int(probe, "terminationGracePeriodSeconds");
     if let Some(grace) = grace.filter(|grace| *grace <= 0) {
-        errors.invalid(&path.child("terminationGracePeriodSeconds"), grace, "must be greater than 0");
+        errors.invalid(
+            &path.child("terminationGracePeriodSeconds"),
+            grace,
+            "must be greater than 0",
+        );
     }
     if key == "readinessProbe" {
         if let Some(grace) = grace {
@@ -40,7 +56,13 @@ pub(super) fn probe(errors: &mut Errors, container: &Value, key: &str, path: &Pa
 
 /// `postStart` or `preStop`.
 pub(super) fn hook(errors: &mut Errors, hook: &Value, grace: Option<i64>, path: &Path) {
-    handler(errors, hook, grace, &["exec", "httpGet", "tcpSocket", "sleep"], path);
+    handler(
+        errors,
+        hook,
+        grace,
+        &["exec", "httpGet", "tcpSocket", "sleep"],
+        path,
+    );
 }
 
 fn handler(errors: &mut Errors, of: &Value, grace: Option<i64>, kinds: &[&str], path: &Path) {

@@ -19,12 +19,22 @@ pub(super) fn affinity(errors: &mut Errors, spec: &Value, path: &Path) {
     let node = doc::get(affinity, "nodeAffinity");
     let node_path = path.child("nodeAffinity");
     if doc::has(node, REQUIRED) {
-        node_selector(errors, doc::get(node, REQUIRED), true, &node_path.child(REQUIRED));
+        node_selector(
+            errors,
+            doc::get(node, REQUIRED),
+            true,
+            &node_path.child(REQUIRED),
+        );
     }
     for (i, term) in doc::list(node, PREFERRED).iter().enumerate() {
         let path = node_path.child(PREFERRED).index(i);
         weight(errors, term, &path);
-        node_selector_term(errors, doc::get(term, "preference"), false, &path.child("preference"));
+        node_selector_term(
+            errors,
+            doc::get(term, "preference"),
+            false,
+            &path.child("preference"),
+        );
     }
     for key in ["podAffinity", "podAntiAffinity"] {
         let pods = doc::get(affinity, key);
@@ -35,7 +45,11 @@ pub(super) fn affinity(errors: &mut Errors, spec: &Value, path: &Path) {
         for (i, term) in doc::list(pods, PREFERRED).iter().enumerate() {
             let path = path.child(PREFERRED).index(i);
             weight(errors, term, &path);
-            pod_term(errors, doc::get(term, "podAffinityTerm"), &path.child("podAffinityTerm"));
+            pod_term(
+                errors,
+                doc::get(term, "podAffinityTerm"),
+                &path.child("podAffinityTerm"),
+            );
         }
     }
 }
@@ -66,16 +80,29 @@ fn node_selector_term(errors: &mut Errors, term: &Value, strict: bool, path: &Pa
         let values_path = path.child("values");
         match doc::text(requirement, "operator") {
             "In" | "NotIn" if values.is_empty() => {
-                errors.required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'");
+                errors.required(
+                    &values_path,
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.forbidden(&values_path, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                errors.forbidden(
+                    &values_path,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                errors.required(&values_path, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+                errors.required(
+                    &values_path,
+                    "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+            other => errors.invalid(
+                &path.child("operator"),
+                other,
+                "not a valid selector operator",
+            ),
         }
         labels::label_key(errors, doc::text(requirement, "key"), &path.child("key"));
         if strict {
@@ -95,12 +122,20 @@ fn node_selector_term(errors: &mut Errors, term: &Value, strict: bool, path: &Pa
                     );
                 }
             }
-            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+            other => errors.invalid(
+                &path.child("operator"),
+                other,
+                "not a valid selector operator",
+            ),
         }
         let key = doc::text(requirement, "key");
         if key == "metadata.name" {
             for (i, value) in doc::texts(requirement, "values").enumerate() {
-                errors.all_invalid(&path.child("values").index(i), value, names::dns_subdomain(value));
+                errors.all_invalid(
+                    &path.child("values").index(i),
+                    value,
+                    names::dns_subdomain(value),
+                );
             }
         } else {
             errors.invalid(&path.child("key"), key, "not a valid field selector key");
@@ -112,7 +147,11 @@ fn pod_term(errors: &mut Errors, term: &Value, path: &Path) {
     labels::selector(errors, term, "labelSelector", path);
     labels::selector(errors, term, "namespaceSelector", path);
     for namespace in doc::texts(term, "namespaces") {
-        errors.all_invalid(&path.child("namespace"), namespace, names::dns_label(namespace));
+        errors.all_invalid(
+            &path.child("namespace"),
+            namespace,
+            names::dns_label(namespace),
+        );
     }
     let selector = doc::get(term, "labelSelector");
     for key in ["matchLabelKeys", "mismatchLabelKeys"] {
@@ -121,7 +160,10 @@ fn pod_term(errors: &mut Errors, term: &Value, path: &Path) {
             continue;
         }
         if selector.is_null() {
-            errors.forbidden(&path.child(key), "must not be specified when labelSelector is not set");
+            errors.forbidden(
+                &path.child(key),
+                "must not be specified when labelSelector is not set",
+            );
             continue;
         }
         for (i, name) in doc::texts(term, key).enumerate() {
@@ -129,7 +171,10 @@ fn pod_term(errors: &mut Errors, term: &Value, path: &Path) {
         }
     }
     let mismatched: BTreeSet<&str> = doc::texts(term, "mismatchLabelKeys").collect();
-    for (i, name) in doc::texts(term, "matchLabelKeys").enumerate().filter(|(_, name)| mismatched.contains(name)) {
+    for (i, name) in doc::texts(term, "matchLabelKeys")
+        .enumerate()
+        .filter(|(_, name)| mismatched.contains(name))
+    {
         errors.invalid(
             &path.child("matchLabelKeys").index(i),
             name,
@@ -178,7 +223,11 @@ pub(super) fn tolerations(errors: &mut Errors, spec: &Value, path: &Path) {
             }
             "Exists" => {
                 if !value.is_empty() {
-                    errors.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
+                    errors.invalid(
+                        &path.child("operator"),
+                        value,
+                        "value must be empty when `operator` is 'Exists'",
+                    );
                 }
             }
             other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
@@ -213,10 +262,15 @@ pub(super) fn spread(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.required(&path.child("topologyKey"), "can not be empty");
         }
         if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
-            errors.not_supported(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
+            errors.not_supported(
+                &path.child("whenUnsatisfiable"),
+                action,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            );
         }
         let again = constraints[i + 1..].iter().any(|other| {
-            doc::text(other, "topologyKey") == topology && doc::text(other, "whenUnsatisfiable") == action
+            doc::text(other, "topologyKey") == topology
+                && doc::text(other, "whenUnsatisfiable") == action
         });
         if again {
             errors.duplicate(
@@ -226,13 +280,19 @@ pub(super) fn spread(errors: &mut Errors, spec: &Value, path: &Path) {
         }
         if let Some(domains) = doc::int(constraint, "minDomains") {
             if domains <= 0 {
-                errors.invalid(&path.child("minDomains"), domains, "must be greater than zero");
+                errors.invalid(
+                    &path.child("minDomains"),
+                    domains,
+                    "must be greater than zero",
+                );
             }
             if action != "DoNotSchedule" {
                 errors.invalid(
                     &path.child("minDomains"),
                     domains,
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"),
+                    format!(
+                        "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
+                    ),
                 );
             }
         }
@@ -253,12 +313,18 @@ fn match_label_keys(errors: &mut Errors, constraint: &Value, path: &Path) {
         errors.forbidden(path, "must not be specified when labelSelector is not set");
     }
     let in_labels = doc::entries(selector, "matchLabels").map(|(key, _)| key);
-    let in_expressions = doc::list(selector, "matchExpressions").iter().map(|requirement| doc::text(requirement, "key"));
+    let in_expressions = doc::list(selector, "matchExpressions")
+        .iter()
+        .map(|requirement| doc::text(requirement, "key"));
     let selected: BTreeSet<&str> = in_labels.chain(in_expressions).collect();
     for (i, key) in doc::texts(constraint, "matchLabelKeys").enumerate() {
         labels::label_key(errors, key, &path.index(i));
         if selected.contains(key) {
-            errors.invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector");
+            errors.invalid(
+                &path.index(i),
+                key,
+                "exists in both matchLabelKeys and labelSelector",
+            );
         }
     }
 }

@@ -28,7 +28,11 @@ pub(super) fn container(errors: &mut Errors, container: &Value, scope: &Scope<'_
     if let Some(proc_mount) = doc::opt_text(context, "procMount") {
         errors.if_set_one_of(context, "procMount", path, &["Default", "Unmasked"]);
         if proc_mount == "Unmasked" && scope.host_users {
-            errors.invalid(&path.child("procMount"), proc_mount, "`hostUsers` must be false to use `Unmasked`");
+            errors.invalid(
+                &path.child("procMount"),
+                proc_mount,
+                "`hostUsers` must be false to use `Unmasked`",
+            );
         }
     }
     seccomp(errors, context, path);
@@ -40,7 +44,9 @@ pub(super) fn container(errors: &mut Errors, container: &Value, scope: &Scope<'_
                 "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
             );
         }
-        for _ in doc::texts(doc::get(context, "capabilities"), "add").filter(|name| *name == "CAP_SYS_ADMIN") {
+        for _ in doc::texts(doc::get(context, "capabilities"), "add")
+            .filter(|name| *name == "CAP_SYS_ADMIN")
+        {
             errors.invalid(
                 path,
                 context.clone(),
@@ -60,7 +66,10 @@ pub(super) fn pod(errors: &mut Errors, spec: &Value, path: &Path) {
         id(errors, context, key, &path);
     }
     for (i, group) in doc::list(context, "supplementalGroups").iter().enumerate() {
-        if let Some(group) = group.as_i64().filter(|group| !(0..=0xffff_ffff).contains(group)) {
+        if let Some(group) = group
+            .as_i64()
+            .filter(|group| !(0..=0xffff_ffff).contains(group))
+        {
             errors.invalid(
                 &path.child("supplementalGroups").index(i),
                 group,
@@ -76,12 +85,27 @@ pub(super) fn pod(errors: &mut Errors, spec: &Value, path: &Path) {
         );
     }
     sysctls(errors, context, spec, &path.child("sysctls"));
-    errors.if_set_one_of(context, "fsGroupChangePolicy", &path, &["Always", "OnRootMismatch"]);
+    errors.if_set_one_of(
+        context,
+        "fsGroupChangePolicy",
+        &path,
+        &["Always", "OnRootMismatch"],
+    );
     seccomp(errors, context, &path);
     windows_options(errors, context, &path);
     app_armor(errors, context, &path);
-    errors.if_set_one_of(context, "supplementalGroupsPolicy", &path, &["Merge", "Strict"]);
-    errors.if_set_one_of(context, "seLinuxChangePolicy", &path, &["MountOption", "Recursive"]);
+    errors.if_set_one_of(
+        context,
+        "supplementalGroupsPolicy",
+        &path,
+        &["Merge", "Strict"],
+    );
+    errors.if_set_one_of(
+        context,
+        "seLinuxChangePolicy",
+        &path,
+        &["MountOption", "Recursive"],
+    );
 }
 
 fn sysctls(errors: &mut Errors, context: &Value, spec: &Value, path: &Path) {
@@ -102,9 +126,15 @@ fn sysctls(errors: &mut Errors, context: &Value, spec: &Value, path: &Path) {
             errors.duplicate(&path, name);
         }
         let dotted = name.replace('/', ".");
-        let ipc = ["kernel.sem", "kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|start| dotted.starts_with(start));
+        let ipc = ["kernel.sem", "kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|start| dotted.starts_with(start));
         if doc::flag(spec, "hostNetwork") && dotted.starts_with("net.") {
-            errors.invalid(&path, name, "may not be specified when 'hostNetwork' is true");
+            errors.invalid(
+                &path,
+                name,
+                "may not be specified when 'hostNetwork' is true",
+            );
         } else if doc::flag(spec, "hostIPC") && ipc {
             errors.invalid(&path, name, "may not be specified when 'hostIPC' is true");
         }
@@ -120,15 +150,29 @@ fn seccomp(errors: &mut Errors, context: &Value, path: &Path) {
     let path = path.child("seccompProfile");
     match doc::text(profile, "type") {
         "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-        "" => errors.required(&path.child("type"), "type is required when seccompProfile is set"),
-        other => errors.not_supported(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+        "" => errors.required(
+            &path.child("type"),
+            "type is required when seccompProfile is set",
+        ),
+        other => errors.not_supported(
+            &path.child("type"),
+            other,
+            &["Localhost", "RuntimeDefault", "Unconfined"],
+        ),
     }
     let local = path.child("localhostProfile");
-    match (doc::text(profile, "type") == "Localhost", doc::opt_text(profile, "localhostProfile")) {
+    match (
+        doc::text(profile, "type") == "Localhost",
+        doc::opt_text(profile, "localhostProfile"),
+    ) {
         (true, None) => errors.required(&local, "must be set when seccomp type is Localhost"),
         (true, Some(file)) => descending_path(errors, file, &local),
         (false, Some(_)) => {
-            errors.invalid(&local, profile.clone(), "can only be set when seccomp type is Localhost");
+            errors.invalid(
+                &local,
+                profile.clone(),
+                "can only be set when seccomp type is Localhost",
+            );
         }
         (false, None) => {}
     }
@@ -158,11 +202,22 @@ fn app_armor(errors: &mut Errors, context: &Value, path: &Path) {
         },
         "RuntimeDefault" | "Unconfined" => {
             if let Some(file) = file {
-                errors.invalid(&local, file, "can only be set when AppArmor type is Localhost");
+                errors.invalid(
+                    &local,
+                    file,
+                    "can only be set when AppArmor type is Localhost",
+                );
             }
         }
-        "" => errors.required(&path.child("type"), "type is required when appArmorProfile is set"),
-        other => errors.not_supported(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+        "" => errors.required(
+            &path.child("type"),
+            "type is required when appArmorProfile is set",
+        ),
+        other => errors.not_supported(
+            &path.child("type"),
+            other,
+            &["Localhost", "RuntimeDefault", "Unconfined"],
+        ),
     }
 }
 
@@ -173,7 +228,11 @@ fn windows_options(errors: &mut Errors, context: &Value, path: &Path) {
     }
     let path = path.child("windowsOptions");
     if let Some(name) = doc::opt_text(options, "gmsaCredentialSpecName") {
-        errors.all_invalid(&path.child("gmsaCredentialSpecName"), name, names::dns_subdomain(name));
+        errors.all_invalid(
+            &path.child("gmsaCredentialSpecName"),
+            name,
+            names::dns_subdomain(name),
+        );
     }
     if let Some(spec) = doc::opt_text(options, "gmsaCredentialSpec") {
         let path = path.child("gmsaCredentialSpec");
@@ -199,7 +258,9 @@ fn windows_user(errors: &mut Errors, name: &str, path: &Path) {
     if name.matches('\\').count() > 1 {
         return refuse("runAsUserName cannot contain more than one backslash");
     }
-    let (domain, user) = name.split_once('\\').map_or((None, name), |(domain, user)| (Some(domain), user));
+    let (domain, user) = name
+        .split_once('\\')
+        .map_or((None, name), |(domain, user)| (Some(domain), user));
     if let Some(domain) = domain {
         if domain.len() >= 256 {
             refuse("runAsUserName's Domain length must be under 256 characters");
@@ -209,7 +270,9 @@ fn windows_user(errors: &mut Errors, name: &str, path: &Path) {
             && !domain.contains(['\\', '/', ':', '*', '?', '"', '<', '>', '|']);
         let dns = domain.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         });
@@ -225,7 +288,9 @@ fn windows_user(errors: &mut Errors, name: &str, path: &Path) {
     if !user.is_empty() && user.chars().all(|c| c == '.' || c == ' ') {
         refuse("runAsUserName's User cannot contain only periods or spaces");
     }
-    if user.contains(['"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']']) {
+    if user.contains([
+        '"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']',
+    ]) {
         refuse("runAsUserName's User cannot contain the following characters: \"/\\:;|=,+*?<>@[]");
     }
 }
@@ -234,7 +299,12 @@ const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralCo
 
 /// Pods that run Windows host processes.
 pub(super) fn host_process(errors: &mut Errors, spec: &Value, path: &Path) {
-    let of = |context: &Value| doc::opt_flag(doc::at(context, &["securityContext", "windowsOptions"]), "hostProcess");
+    let of = |context: &Value| {
+        doc::opt_flag(
+            doc::at(context, &["securityContext", "windowsOptions"]),
+            "hostProcess",
+        )
+    };
     let pod = of(spec);
     let (mut all, mut host) = (0, 0);
     for key in CONTAINER_LISTS {
@@ -245,9 +315,16 @@ pub(super) fn host_process(errors: &mut Errors, spec: &Value, path: &Path) {
                 && pod != own
             {
                 errors.invalid(
-                    &path.child(key).index(i).child("securityContext").child("windowsOptions").child("hostProcess"),
+                    &path
+                        .child(key)
+                        .index(i)
+                        .child("securityContext")
+                        .child("windowsOptions")
+                        .child("hostProcess"),
                     own,
-                    format!("pod hostProcess value must be identical if both are specified, was {pod}"),
+                    format!(
+                        "pod hostProcess value must be identical if both are specified, was {pod}"
+                    ),
                 );
             }
             host += usize::from(own.or(pod).unwrap_or_default());
@@ -277,7 +354,11 @@ pub(super) fn host_users(errors: &mut Errors, spec: &Value, path: &Path) {
     if doc::opt_flag(spec, "hostUsers") != Some(false) {
         return;
     }
-    for (key, written) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+    for (key, written) in [
+        ("hostNetwork", "hostNetwork"),
+        ("hostPID", "HostPID"),
+        ("hostIPC", "HostIPC"),
+    ] {
         if doc::flag(spec, key) {
             errors.forbidden(&path.child(written), "when `pod.Spec.HostUsers` is false");
         }
@@ -348,8 +429,13 @@ fn windows(errors: &mut Errors, spec: &Value, path: &Path) {
     const DETAIL: &str = "cannot be set for a windows pod";
     let context = doc::get(spec, "securityContext");
     for (in_context, key) in POD {
-        let (of, path) = if *in_context { (context, path.child("securityContext")) } else { (spec, path.clone()) };
-        if !doc::is_empty(doc::get(of, key)) && doc::get(of, key) != &Value::Bool(false) || *key == "hostUsers" && doc::has(of, key)
+        let (of, path) = if *in_context {
+            (context, path.child("securityContext"))
+        } else {
+            (spec, path.clone())
+        };
+        if !doc::is_empty(doc::get(of, key)) && doc::get(of, key) != &Value::Bool(false)
+            || *key == "hostUsers" && doc::has(of, key)
         {
             errors.forbidden(&path.child(key), DETAIL);
         }
@@ -358,7 +444,14 @@ fn windows(errors: &mut Errors, spec: &Value, path: &Path) {
         for (i, container) in doc::list(spec, list).iter().enumerate() {
             let context = doc::get(container, "securityContext");
             for key in CONTAINER.iter().filter(|key| doc::has(context, key)) {
-                errors.forbidden(&path.child(list).index(i).child("securityContext").child(key), DETAIL);
+                errors.forbidden(
+                    &path
+                        .child(list)
+                        .index(i)
+                        .child("securityContext")
+                        .child(key),
+                    DETAIL,
+                );
             }
         }
     }
@@ -371,9 +464,17 @@ pub(super) fn annotations_match(errors: &mut Errors, owner: &Value, spec: &Value
     }
     for list in CONTAINER_LISTS {
         for (i, container) in doc::list(spec, list).iter().enumerate() {
-            let key = format!("container.seccomp.security.alpha.kubernetes.io/{}", doc::text(container, "name"));
+            let key = format!(
+                "container.seccomp.security.alpha.kubernetes.io/{}",
+                doc::text(container, "name")
+            );
             if let Some(value) = doc::annotation(owner, &key) {
-                seccomp_matches(errors, value, doc::get(container, "securityContext"), &path.child(list).index(i));
+                seccomp_matches(
+                    errors,
+                    value,
+                    doc::get(container, "securityContext"),
+                    &path.child(list).index(i),
+                );
             }
         }
     }
@@ -385,9 +486,16 @@ pub(super) fn annotations_match(errors: &mut Errors, owner: &Value, spec: &Value
         for (i, container) in doc::list(spec, list).iter().enumerate() {
             let own = doc::at(container, &["securityContext", "appArmorProfile"]);
             let profile = if own.is_null() { of_pod } else { own };
-            let key = format!("container.apparmor.security.beta.kubernetes.io/{}", doc::text(container, "name"));
+            let key = format!(
+                "container.apparmor.security.beta.kubernetes.io/{}",
+                doc::text(container, "name")
+            );
             if let (false, Some(value)) = (profile.is_null(), doc::annotation(owner, &key)) {
-                let path = path.child(list).index(i).child("securityContext").child("appArmorProfile");
+                let path = path
+                    .child(list)
+                    .index(i)
+                    .child("securityContext")
+                    .child("appArmorProfile");
                 profile_matches(errors, value, profile, "runtime/default", "apparmor", &path);
             }
         }
@@ -397,13 +505,24 @@ pub(super) fn annotations_match(errors: &mut Errors, owner: &Value, spec: &Value
 fn seccomp_matches(errors: &mut Errors, value: &str, context: &Value, path: &Path) {
     let profile = doc::get(context, "seccompProfile");
     if !profile.is_null() {
-        let value = if value == "docker/default" { "runtime/default" } else { value };
+        let value = if value == "docker/default" {
+            "runtime/default"
+        } else {
+            value
+        };
         let path = path.child("securityContext").child("seccompProfile");
         profile_matches(errors, value, profile, "runtime/default", "seccomp", &path);
     }
 }
 
-fn profile_matches(errors: &mut Errors, value: &str, profile: &Value, default: &str, what: &str, path: &Path) {
+fn profile_matches(
+    errors: &mut Errors,
+    value: &str,
+    profile: &Value,
+    default: &str,
+    what: &str,
+    path: &Path,
+) {
     let type_matches = match doc::text(profile, "type") {
         "Unconfined" => value == "unconfined",
         "RuntimeDefault" => value == default,
@@ -422,6 +541,9 @@ fn profile_matches(errors: &mut Errors, value: &str, profile: &Value, default: &
         _ => true,
     };
     if !type_matches {
-        errors.forbidden(&path.child("type"), format!("{what} type in annotation and field must match"));
+        errors.forbidden(
+            &path.child("type"),
+            format!("{what} type in annotation and field must match"),
+        );
     }
 }

@@ -39,7 +39,10 @@ fn updated(change: impl FnOnce(&mut Value)) -> Vec<String> {
 #[test]
 fn a_plain_pod_is_fine() {
     assert_eq!(created(|_| {}), [""; 0]);
-    assert_eq!(updated(|pod| pod["spec"]["containers"][0]["image"] = json!("j")), [""; 0]);
+    assert_eq!(
+        updated(|pod| pod["spec"]["containers"][0]["image"] = json!("j")),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -87,9 +90,17 @@ fn only_a_few_fields_change() {
 
 #[test]
 fn containers_stay_and_tolerations_only_grow() {
-    let errors = updated(|pod| pod["spec"]["containers"] = json!([pod["spec"]["containers"][0], pod["spec"]["containers"][0]]));
-    assert!(errors.contains(&"spec.containers: Forbidden: pod updates may not add or remove containers".to_owned()));
-    assert_eq!(updated(|pod| pod["spec"]["tolerations"] = json!([{"key": "z", "operator": "Exists"}])), [""; 0]);
+    let errors = updated(|pod| {
+        pod["spec"]["containers"] =
+            json!([pod["spec"]["containers"][0], pod["spec"]["containers"][0]])
+    });
+    assert!(errors.contains(
+        &"spec.containers: Forbidden: pod updates may not add or remove containers".to_owned()
+    ));
+    assert_eq!(
+        updated(|pod| pod["spec"]["tolerations"] = json!([{"key": "z", "operator": "Exists"}])),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -152,7 +163,8 @@ fn scheduling_constraints() {
         pod["spec"]["tolerations"] = json!([{"operator": "Equal", "tolerationSeconds": 1}]);
         pod["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
             {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "In"}]}]}}});
-        pod["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 0, "topologyKey": "z", "whenUnsatisfiable": "X"}]);
+        pod["spec"]["topologySpreadConstraints"] =
+            json!([{"maxSkew": 0, "topologyKey": "z", "whenUnsatisfiable": "X"}]);
     });
     assert_eq!(
         errors,
@@ -181,7 +193,9 @@ fn a_resize_keeps_the_quality_of_service() {
     resize(&mut errors, &new, &old);
     assert_eq!(
         texts(&errors),
-        ["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"]
+        [
+            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"
+        ]
     );
     new["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("500m");
     let mut errors = Errors::new();
@@ -205,7 +219,9 @@ fn ephemeral_containers_are_bare_and_stay() {
     ephemeral_containers(&mut errors, &old, &new);
     assert_eq!(
         texts(&errors),
-        ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed\n"]
+        [
+            "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed\n"
+        ]
     );
 }
 

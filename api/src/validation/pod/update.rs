@@ -26,7 +26,10 @@ pub(in crate::validation) fn update(errors: &mut Errors, new: &Value, old: &Valu
     for key in ["containers", "initContainers"] {
         let containers = doc::list(new_spec, key);
         if containers.len() != doc::list(old_spec, key).len() {
-            errors.forbidden(&path.child(key), "pod updates may not add or remove containers");
+            errors.forbidden(
+                &path.child(key),
+                "pod updates may not add or remove containers",
+            );
             return;
         }
         for (i, container) in containers.iter().enumerate() {
@@ -34,7 +37,12 @@ pub(in crate::validation) fn update(errors: &mut Errors, new: &Value, old: &Valu
             super::containers::image_whitespace(errors, container, &path.child(key).index(i));
         }
     }
-    if !active_deadline(errors, new_spec, old_spec, &path.child("activeDeadlineSeconds")) {
+    if !active_deadline(
+        errors,
+        new_spec,
+        old_spec,
+        &path.child("activeDeadlineSeconds"),
+    ) {
         return;
     }
     only_added_tolerations(errors, new_spec, old_spec, &path);
@@ -74,7 +82,10 @@ fn annotations_update(errors: &mut Errors, new: &Value, old: &Value) {
     let (after, before) = (doc::annotation(new, MIRROR), doc::annotation(old, MIRROR));
     match (after, before) {
         (after, Some(before)) if after != Some(before) => {
-            errors.forbidden(&path.key(MIRROR), "may not remove or update mirror pod annotation");
+            errors.forbidden(
+                &path.key(MIRROR),
+                "may not remove or update mirror pod annotation",
+            );
         }
         (Some(_), None) => errors.forbidden(&path.key(MIRROR), "may not add mirror pod annotation"),
         _ => {}
@@ -89,7 +100,10 @@ fn annotations_update(errors: &mut Errors, new: &Value, old: &Value) {
     let (after, before) = (of(new), of(old));
     for (key, value) in &before {
         if after.get(key) != Some(value) {
-            errors.forbidden(&path.key(key), "may not remove or update AppArmor annotations");
+            errors.forbidden(
+                &path.key(key),
+                "may not remove or update AppArmor annotations",
+            );
         }
     }
     for key in after.keys().filter(|key| !before.contains_key(*key)) {
@@ -110,7 +124,11 @@ fn active_deadline(errors: &mut Errors, new: &Value, old: &Value, path: &Path) -
             false
         }
         (None, Some(_)) => {
-            errors.invalid(path, Value::Null, "must not update from a positive integer to nil value");
+            errors.invalid(
+                path,
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            );
             true
         }
         _ => true,
@@ -136,7 +154,10 @@ fn only_added_tolerations(errors: &mut Errors, new: &Value, old: &Value, path: &
 }
 
 fn only_deleted_gates(errors: &mut Errors, new: &Value, old: &Value, path: &Path) {
-    let before: BTreeSet<&str> = doc::list(old, "schedulingGates").iter().map(|gate| doc::text(gate, "name")).collect();
+    let before: BTreeSet<&str> = doc::list(old, "schedulingGates")
+        .iter()
+        .map(|gate| doc::text(gate, "name"))
+        .collect();
     for (i, gate) in doc::list(new, "schedulingGates").iter().enumerate() {
         let name = doc::text(gate, "name");
         if !before.contains(name) {
@@ -153,7 +174,8 @@ fn gated(errors: &mut Errors, munged: &mut Value, old: &Value, path: &Path) {
     let before = doc::get(old, "nodeSelector");
     let after = doc::get(munged, "nodeSelector").clone();
     if !doc::same(&after, before) {
-        let kept = doc::entries(old, "nodeSelector").all(|(key, value)| after.get(key) == Some(value));
+        let kept =
+            doc::entries(old, "nodeSelector").all(|(key, value)| after.get(key) == Some(value));
         if !kept {
             errors.invalid(
                 &path.child("nodeSelector"),
@@ -168,7 +190,12 @@ fn gated(errors: &mut Errors, munged: &mut Value, old: &Value, path: &Path) {
     if doc::same(&before, &after) {
         return;
     }
-    node_affinity(errors, &after, &before, &path.child("affinity").child("nodeAffinity"));
+    node_affinity(
+        errors,
+        &after,
+        &before,
+        &path.child("affinity").child("nodeAffinity"),
+    );
     let mut affinity = doc::get(munged, "affinity").clone();
     if !affinity.is_object() {
         affinity = Value::Object(serde_json::Map::new());
@@ -203,10 +230,18 @@ fn node_affinity(errors: &mut Errors, new: &Value, old: &Value, path: &Path) {
     }
     for (i, (before, after)) in before.iter().zip(after).enumerate() {
         let starts = |key| doc::list(after, key).starts_with(doc::list(before, key));
-        let was_empty = ["matchExpressions", "matchFields"].iter().all(|key| doc::list(before, key).is_empty());
-        let is_empty = ["matchExpressions", "matchFields"].iter().all(|key| doc::list(after, key).is_empty());
+        let was_empty = ["matchExpressions", "matchFields"]
+            .iter()
+            .all(|key| doc::list(before, key).is_empty());
+        let is_empty = ["matchExpressions", "matchFields"]
+            .iter()
+            .all(|key| doc::list(after, key).is_empty());
         if !starts("matchExpressions") || !starts("matchFields") || (was_empty && !is_empty) {
-            errors.invalid(&path.index(i), after.clone(), "only additions are allowed (no mutations or deletions)");
+            errors.invalid(
+                &path.index(i),
+                after.clone(),
+                "only additions are allowed (no mutations or deletions)",
+            );
         }
     }
 }
@@ -220,7 +255,11 @@ pub(in crate::validation) fn status(errors: &mut Errors, new: &Value, old: &Valu
     for (i, condition) in doc::list(after, "conditions").iter().enumerate() {
         let kind = doc::text(condition, "type");
         if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
-            errors.all_invalid(&conditions.index(i).child("Type"), kind, names::qualified_name(kind));
+            errors.all_invalid(
+                &conditions.index(i).child("Type"),
+                kind,
+                names::qualified_name(kind),
+            );
         }
     }
     let path = Path::new("status");
@@ -231,10 +270,18 @@ pub(in crate::validation) fn status(errors: &mut Errors, new: &Value, old: &Valu
     }
     let nominated = doc::text(after, "nominatedNodeName");
     if !nominated.is_empty() && nominated != doc::text(before, "nominatedNodeName") {
-        errors.all_invalid(&path.child("nominatedNodeName"), nominated, names::dns_subdomain(nominated));
+        errors.all_invalid(
+            &path.child("nominatedNodeName"),
+            nominated,
+            names::dns_subdomain(nominated),
+        );
     }
     if doc::text(after, "qosClass") != doc::text(before, "qosClass") {
-        errors.invalid(&path.child("qosClass"), doc::text(after, "qosClass"), "field is immutable");
+        errors.invalid(
+            &path.child("qosClass"),
+            doc::text(after, "qosClass"),
+            "field is immutable",
+        );
     }
     let restart = doc::text(old_spec, "restartPolicy");
     let sidecars: BTreeSet<&str> = doc::list(old_spec, "initContainers")
@@ -253,7 +300,11 @@ pub(in crate::validation) fn status(errors: &mut Errors, new: &Value, old: &Valu
     if let Some(first) = doc::list(after, "hostIPs").first() {
         let first = doc::text(first, "ip");
         if doc::text(after, "hostIP") != first {
-            errors.invalid(&path.child("hostIPs").index(0).child("ip"), first, "must be equal to `hostIP`");
+            errors.invalid(
+                &path.child("hostIPs").index(0).child("ip"),
+                first,
+                "must be equal to `hostIP`",
+            );
         }
         addresses(errors, after, "hostIPs", &path);
     }
@@ -276,12 +327,15 @@ fn transitions(
         let terminated = doc::at(old, &["state", "terminated"]);
         let name = doc::text(old, "name");
         let may_restart = terminated.is_null()
-            || (restart == "OnFailure" && doc::int(terminated, "exitCode").unwrap_or_default() != 0)
+            || (restart == "OnFailure"
+                && doc::int(terminated, "exitCode").unwrap_or_default() != 0)
             || (key == "initContainerStatuses" && sidecars.contains(name));
         if may_restart {
             continue;
         }
-        let mut same_name = doc::list(after, key).iter().filter(|new| doc::text(new, "name") == name);
+        let mut same_name = doc::list(after, key)
+            .iter()
+            .filter(|new| doc::text(new, "name") == name);
         if same_name.any(|new| doc::at(new, &["state", "terminated"]).is_null()) {
             errors.forbidden(
                 &path.child(key).index(i).child("state"),
@@ -293,12 +347,18 @@ fn transitions(
 
 fn addresses(errors: &mut Errors, status: &Value, key: &str, path: &Path) {
     let path = path.child(key);
-    let list: Vec<&str> = doc::list(status, key).iter().map(|address| doc::text(address, "ip")).collect();
+    let list: Vec<&str> = doc::list(status, key)
+        .iter()
+        .map(|address| doc::text(address, "ip"))
+        .collect();
     for (i, address) in list.iter().enumerate() {
         errors.all_invalid(&path.index(i), address, names::ip(address));
     }
     if list.len() > 1 {
-        let v6 = list.iter().filter(|address| names::is_ipv6(address)).count();
+        let v6 = list
+            .iter()
+            .filter(|address| names::is_ipv6(address))
+            .count();
         if list.len() > 2 || v6 != 1 {
             errors.invalid(
                 &path,
@@ -318,7 +378,10 @@ fn addresses(errors: &mut Errors, status: &Value, key: &str, path: &Path) {
 /// The ephemeral containers of a pod.
 pub(in crate::validation) fn ephemeral_containers(errors: &mut Errors, new: &Value, old: &Value) {
     if doc::annotation(old, MIRROR).is_some() {
-        errors.0 = vec![FieldError::forbidden(&Path::root(), "static pods do not support ephemeral containers")];
+        errors.0 = vec![FieldError::forbidden(
+            &Path::root(),
+            "static pods do not support ephemeral containers",
+        )];
         return;
     }
     meta::object_meta_update(errors, new, old);
@@ -329,7 +392,10 @@ pub(in crate::validation) fn ephemeral_containers(errors: &mut Errors, new: &Val
     for container in doc::list(doc::get(old, "spec"), "ephemeralContainers") {
         let name = doc::text(container, "name");
         match after.iter().find(|other| doc::text(other, "name") == name) {
-            None => errors.forbidden(&path, format!("existing ephemeral containers \"{name}\" may not be removed\n")),
+            None => errors.forbidden(
+                &path,
+                format!("existing ephemeral containers \"{name}\" may not be removed\n"),
+            ),
             Some(other) if !doc::same(container, other) => errors.forbidden(
                 &path,
                 format!(
@@ -344,7 +410,9 @@ pub(in crate::validation) fn ephemeral_containers(errors: &mut Errors, new: &Val
 
 /// The resources of a pod, changed in place.
 pub(in crate::validation) fn resize(errors: &mut Errors, new: &Value, old: &Value) {
-    let whole = |errors: &mut Errors, detail: &str| errors.0 = vec![FieldError::forbidden(&Path::root(), detail)];
+    let whole = |errors: &mut Errors, detail: &str| {
+        errors.0 = vec![FieldError::forbidden(&Path::root(), detail)]
+    };
     if doc::annotation(old, MIRROR).is_some() {
         return whole(errors, "static pods cannot be resized");
     }
@@ -356,9 +424,17 @@ pub(in crate::validation) fn resize(errors: &mut Errors, new: &Value, old: &Valu
     meta_and_spec(errors, new);
     let path = Path::new("spec");
     let had = doc::text(doc::get(old, "status"), "qosClass");
-    let had = if had.is_empty() { crate::strategy::qos_class(old_spec) } else { had };
+    let had = if had.is_empty() {
+        crate::strategy::qos_class(old_spec)
+    } else {
+        had
+    };
     if had != crate::strategy::qos_class(new_spec) {
-        errors.invalid(&path, had, "Pod QOS Class may not change as a result of resizing");
+        errors.invalid(
+            &path,
+            had,
+            "Pod QOS Class may not change as a result of resizing",
+        );
     }
     let supported = doc::list(doc::get(old, "status"), "containerStatuses")
         .iter()
@@ -368,9 +444,18 @@ pub(in crate::validation) fn resize(errors: &mut Errors, new: &Value, old: &Valu
         errors.forbidden(&path, "Pod running on node without support for resize");
     }
     for key in ["initContainers", "containers"] {
-        for (i, (new, old)) in doc::list(new_spec, key).iter().zip(doc::list(old_spec, key)).enumerate() {
+        for (i, (new, old)) in doc::list(new_spec, key)
+            .iter()
+            .zip(doc::list(old_spec, key))
+            .enumerate()
+        {
             if key == "containers" || resources::is_sidecar(old) {
-                removed(errors, new, old, &path.child(key).index(i).child("resources"));
+                removed(
+                    errors,
+                    new,
+                    old,
+                    &path.child(key).index(i).child("resources"),
+                );
             }
         }
     }
@@ -386,7 +471,9 @@ pub(in crate::validation) fn resize(errors: &mut Errors, new: &Value, old: &Valu
                     &path,
                     match (key, resizable) {
                         ("containers", _) => "only cpu and memory resources are mutable",
-                        (_, true) => "only cpu and memory resources for sidecar containers are mutable",
+                        (_, true) => {
+                            "only cpu and memory resources for sidecar containers are mutable"
+                        }
                         (_, false) => "resources for non-sidecar init containers are immutable",
                     },
                 );
@@ -404,9 +491,10 @@ pub(in crate::validation) fn resize(errors: &mut Errors, new: &Value, old: &Valu
 
 fn removed(errors: &mut Errors, new: &Value, old: &Value, path: &Path) {
     let (new, old) = (doc::get(new, "resources"), doc::get(old, "resources"));
-    for (key, detail) in
-        [("requests", "resource requests cannot be removed"), ("limits", "resource limits cannot be removed")]
-    {
+    for (key, detail) in [
+        ("requests", "resource requests cannot be removed"),
+        ("limits", "resource limits cannot be removed"),
+    ] {
         if doc::entries(old, key).any(|(name, _)| !doc::has(doc::get(new, key), name)) {
             errors.forbidden(&path.child(key), detail);
         }
@@ -416,7 +504,9 @@ fn removed(errors: &mut Errors, new: &Value, old: &Value, path: &Path) {
 fn keep_cpu_and_memory(container: &mut Value, old: &Value) {
     for section in ["limits", "requests"] {
         let before = doc::at(old, &["resources", section]);
-        let Some(resources) = doc::object_mut(container, "resources") else { continue };
+        let Some(resources) = doc::object_mut(container, "resources") else {
+            continue;
+        };
         if before.is_null() {
             doc::remove(resources, section);
             continue;

@@ -82,8 +82,12 @@ pub(super) fn volumes<'a>(
     let volumes = doc::list(spec, "volumes");
     let created: BTreeSet<String> = pod_name
         .map(|pod| {
-            let ephemeral = volumes.iter().filter(|volume| doc::has(volume, "ephemeral"));
-            ephemeral.map(|volume| format!("{pod}-{}", doc::text(volume, "name"))).collect()
+            let ephemeral = volumes
+                .iter()
+                .filter(|volume| doc::has(volume, "ephemeral"));
+            ephemeral
+                .map(|volume| format!("{pod}-{}", doc::text(volume, "name")))
+                .collect()
         })
         .unwrap_or_default();
     let mut good = BTreeMap::new();
@@ -115,7 +119,14 @@ pub(super) fn volumes<'a>(
     good
 }
 
-fn source(errors: &mut Errors, volume: &Value, name: &str, pod_name: Option<&str>, is_pod: bool, path: &Path) {
+fn source(
+    errors: &mut Errors,
+    volume: &Value,
+    name: &str,
+    pod_name: Option<&str>,
+    is_pod: bool,
+    path: &Path,
+) {
     let mut found = false;
     for kind in SOURCES.iter().filter(|kind| doc::has(volume, kind)) {
         let source = doc::get(volume, kind);
@@ -130,7 +141,11 @@ fn source(errors: &mut Errors, volume: &Value, name: &str, pod_name: Option<&str
         if let ("ephemeral", Some(pod)) = (*kind, pod_name.filter(|_| !name.is_empty())) {
             let claim = format!("{pod}-{name}");
             for complaint in names::dns_subdomain(&claim) {
-                errors.invalid(&path.child("name"), name, format!("PVC name \"{claim}\": {complaint}"));
+                errors.invalid(
+                    &path.child("name"),
+                    name,
+                    format!("PVC name \"{claim}\": {complaint}"),
+                );
             }
         }
         if *kind == "iscsi"
@@ -146,12 +161,13 @@ fn source(errors: &mut Errors, volume: &Value, name: &str, pod_name: Option<&str
 }
 
 /// The name of a volume and its portal make one identifier of an iSCSI initiator.
-pub(crate) const ISCSI_TOO_LONG: &str =
-    "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+pub(crate) const ISCSI_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
 
 /// What a source can't do without.
 pub(crate) fn required_fields(errors: &mut Errors, kind: &str, source: &Value, path: &Path) {
-    let Some((_, keys)) = REQUIRED.iter().find(|(of, _)| *of == kind) else { return };
+    let Some((_, keys)) = REQUIRED.iter().find(|(of, _)| *of == kind) else {
+        return;
+    };
     for key in *keys {
         if doc::is_empty(doc::get(source, key)) {
             let detail = if kind == "quobyte" && *key == "registry" {
@@ -167,12 +183,21 @@ pub(crate) fn required_fields(errors: &mut Errors, kind: &str, source: &Value, p
 fn one_source(errors: &mut Errors, kind: &str, source: &Value, is_pod: bool, path: &Path) {
     match kind {
         "emptyDir" => {
-            if resources::quantity(doc::get(source, "sizeLimit")).is_some_and(|limit| limit.is_negative()) {
-                errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+            if resources::quantity(doc::get(source, "sizeLimit"))
+                .is_some_and(|limit| limit.is_negative())
+            {
+                errors.forbidden(
+                    &path.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                );
             }
         }
         "hostPath" => host_path(errors, source, path),
-        "gitRepo" => descending_path(errors, doc::text(source, "directory"), &path.child("directory")),
+        "gitRepo" => descending_path(
+            errors,
+            doc::text(source, "directory"),
+            &path.child("directory"),
+        ),
         "secret" => keyed(errors, source, path),
         "configMap" => {
             errors.need_text(source, "name", path);
@@ -209,7 +234,11 @@ pub(crate) fn storage_source(errors: &mut Errors, kind: &str, source: &Value, pa
         "gcePersistentDisk" | "awsElasticBlockStore" => {
             let partition = doc::int(source, "partition").unwrap_or_default();
             if !(0..=255).contains(&partition) {
-                errors.invalid(&path.child("partition"), partition, names::out_of_range(1, 255));
+                errors.invalid(
+                    &path.child("partition"),
+                    partition,
+                    names::out_of_range(1, 255),
+                );
             }
         }
         "iscsi" => iscsi(errors, source, path),
@@ -223,7 +252,12 @@ pub(crate) fn storage_source(errors: &mut Errors, kind: &str, source: &Value, pa
         }
         "flexVolume" => {
             for (key, _) in doc::entries(source, "options") {
-                let domain = format!(".{}", key.split_once('/').map_or(key, |(domain, _)| domain).to_lowercase());
+                let domain = format!(
+                    ".{}",
+                    key.split_once('/')
+                        .map_or(key, |(domain, _)| domain)
+                        .to_lowercase()
+                );
                 if domain.ends_with(".kubernetes.io") || domain.ends_with(".k8s.io") {
                     errors.invalid(
                         &path.child("options").key(key),
@@ -234,12 +268,20 @@ pub(crate) fn storage_source(errors: &mut Errors, kind: &str, source: &Value, pa
             }
         }
         "azureDisk" => {
-            errors.if_set_one_of(source, "cachingMode", path, &["None", "ReadOnly", "ReadWrite"]);
+            errors.if_set_one_of(
+                source,
+                "cachingMode",
+                path,
+                &["None", "ReadOnly", "ReadWrite"],
+            );
             errors.if_set_one_of(source, "kind", path, &["Dedicated", "Managed", "Shared"]);
         }
         "quobyte" => {
             if doc::text(source, "tenant").len() >= 65 {
-                errors.required(&path.child("tenant"), "must be a UUID and may not exceed a length of 64 characters");
+                errors.required(
+                    &path.child("tenant"),
+                    "must be a UUID and may not exceed a length of 64 characters",
+                );
             }
         }
         _ => {}
@@ -258,14 +300,27 @@ pub(crate) fn host_path(errors: &mut Errors, source: &Value, path: &Path) {
         source,
         "type",
         path,
-        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"],
+        &[
+            "",
+            "BlockDevice",
+            "CharDevice",
+            "Directory",
+            "DirectoryOrCreate",
+            "File",
+            "FileOrCreate",
+            "Socket",
+        ],
     );
 }
 
 /// The bits of a file's mode.
 fn mode(errors: &mut Errors, of: &Value, key: &str, path: &Path) {
     if let Some(mode) = doc::int(of, key).filter(|mode| !(0..=0o777).contains(mode)) {
-        errors.invalid(&path.child(key), mode, "must be a number between 0 and 0777 (octal), both inclusive");
+        errors.invalid(
+            &path.child(key),
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
     }
 }
 
@@ -287,11 +342,18 @@ fn key_to_path(errors: &mut Errors, item: &Value, path: &Path) {
 fn downward_file(errors: &mut Errors, file: &Value, path: &Path) {
     errors.need_text(file, "path", path);
     local_path(errors, doc::text(file, "path"), &path.child("path"));
-    let (field, resource) = (doc::get(file, "fieldRef"), doc::get(file, "resourceFieldRef"));
+    let (field, resource) = (
+        doc::get(file, "fieldRef"),
+        doc::get(file, "resourceFieldRef"),
+    );
     if !field.is_null() {
         env::field_ref(errors, field, env::VOLUME_FIELDS, &path.child("fieldRef"));
         if !resource.is_null() {
-            errors.invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+            errors.invalid(
+                path,
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            );
         }
     } else if resource.is_null() {
         errors.required(path, "one of fieldRef and resourceFieldRef is required");
@@ -337,7 +399,12 @@ fn projected(errors: &mut Errors, projection: &Value, path: &Path) {
         let token = doc::get(source, "serviceAccountToken");
         if !token.is_null() {
             sources += 1;
-            token_projection(errors, token, &source_path.child("serviceAccountToken"), path);
+            token_projection(
+                errors,
+                token,
+                &source_path.child("serviceAccountToken"),
+                path,
+            );
         }
         let bundle = doc::get(source, "clusterTrustBundle");
         if !bundle.is_null() {
@@ -356,7 +423,10 @@ fn projected(errors: &mut Errors, projection: &Value, path: &Path) {
             errors.need_text(certificate, "keyType", &own);
         }
         if sources > 1 {
-            errors.forbidden(&source_path, "may not specify more than 1 volume type per source");
+            errors.forbidden(
+                &source_path,
+                "may not specify more than 1 volume type per source",
+            );
         }
     }
 }
@@ -364,7 +434,11 @@ fn projected(errors: &mut Errors, projection: &Value, path: &Path) {
 fn token_projection(errors: &mut Errors, token: &Value, path: &Path, volume: &Path) {
     let seconds = doc::int(token, "expirationSeconds").unwrap_or_default();
     if seconds < 600 {
-        errors.invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+        errors.invalid(
+            &path.child("expirationSeconds"),
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
     }
     if seconds > 1 << 32 {
         errors.invalid(
@@ -382,16 +456,27 @@ fn token_projection(errors: &mut Errors, token: &Value, path: &Path, volume: &Pa
 }
 
 fn trust_bundle(errors: &mut Errors, bundle: &Value, path: &Path) {
-    let (name, signer) = (doc::opt_text(bundle, "name"), doc::opt_text(bundle, "signerName"));
+    let (name, signer) = (
+        doc::opt_text(bundle, "name"),
+        doc::opt_text(bundle, "signerName"),
+    );
     match (name, signer) {
-        (Some(_), Some(_)) => errors.invalid(path, bundle.clone(), "only one of name and signerName may be used"),
+        (Some(_), Some(_)) => errors.invalid(
+            path,
+            bundle.clone(),
+            "only one of name and signerName may be used",
+        ),
         (Some(name), None) => {
             if name.is_empty() {
                 errors.required(&path.child("name"), "must be a valid object name");
             }
             let last = name.rsplit_once(':').map_or(name, |(_, last)| last);
             for complaint in names::dns_subdomain(last) {
-                errors.invalid(&path.child("name"), name, format!("not a valid clustertrustbundlename: {complaint}"));
+                errors.invalid(
+                    &path.child("name"),
+                    name,
+                    format!("not a valid clustertrustbundlename: {complaint}"),
+                );
             }
             let selector = doc::get(bundle, "labelSelector");
             if !selector.is_null() {
@@ -426,7 +511,10 @@ fn ephemeral(errors: &mut Errors, source: &Value, path: &Path) {
     labels::labels(errors, meta, "labels", &path.child("metadata"));
     for (key, _) in meta.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "annotations" | "labels") {
-            errors.forbidden(&path.child("metadata").child(key), "cannot be set for an ephemeral volume");
+            errors.forbidden(
+                &path.child("metadata").child(key),
+                "cannot be set for an ephemeral volume",
+            );
         }
     }
     crate::validation::storage::claim_spec(errors, doc::get(template, "spec"), &path.child("spec"));
@@ -455,13 +543,18 @@ fn iscsi(errors: &mut Errors, source: &Value, path: &Path) {
     const START: [&str; 3] = ["iqn", "eui", "naa"];
     let iqn = doc::text(source, "iqn");
     if !iqn.is_empty() && !START.iter().any(|start| iqn.starts_with(start)) {
-        errors.invalid(&path.child("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
+        errors.invalid(
+            &path.child("iqn"),
+            iqn,
+            "must be valid format starting with iqn, eui, or naa",
+        );
     }
     let lun = doc::int(source, "lun").unwrap_or_default();
     if !(0..=255).contains(&lun) {
         errors.invalid(&path.child("lun"), lun, names::out_of_range(0, 255));
     }
-    let authenticates = doc::flag(source, "chapAuthDiscovery") || doc::flag(source, "chapAuthSession");
+    let authenticates =
+        doc::flag(source, "chapAuthDiscovery") || doc::flag(source, "chapAuthSession");
     if authenticates && !doc::has(source, "secretRef") {
         errors.required(&path.child("secretRef"), "");
     }
@@ -480,7 +573,10 @@ fn fibre_channel(errors: &mut Errors, source: &Value, path: &Path) {
     let (targets, wwids) = (doc::list(source, "targetWWNs"), doc::list(source, "wwids"));
     let own = path.child("targetWWNs");
     if targets.is_empty() && wwids.is_empty() {
-        errors.required(&own, "must specify either targetWWNs or wwids, but not both");
+        errors.required(
+            &own,
+            "must specify either targetWWNs or wwids, but not both",
+        );
     }
     if !targets.is_empty() && !wwids.is_empty() {
         errors.invalid(
@@ -491,7 +587,10 @@ fn fibre_channel(errors: &mut Errors, source: &Value, path: &Path) {
     }
     if !targets.is_empty() {
         match doc::int(source, "lun") {
-            None => errors.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
+            None => errors.required(
+                &path.child("lun"),
+                "lun is required if targetWWNs is specified",
+            ),
             Some(lun) if !(0..=255).contains(&lun) => {
                 errors.invalid(&path.child("lun"), lun, names::out_of_range(0, 255));
             }
@@ -501,12 +600,19 @@ fn fibre_channel(errors: &mut Errors, source: &Value, path: &Path) {
 }
 
 fn flocker(errors: &mut Errors, source: &Value, path: &Path) {
-    let (name, uuid) = (doc::text(source, "datasetName"), doc::text(source, "datasetUUID"));
+    let (name, uuid) = (
+        doc::text(source, "datasetName"),
+        doc::text(source, "datasetUUID"),
+    );
     if name.is_empty() && uuid.is_empty() {
         errors.required(path, "one of datasetName and datasetUUID is required");
     }
     if !name.is_empty() && !uuid.is_empty() {
-        errors.invalid(path, "resource", "datasetName and datasetUUID can not be specified simultaneously");
+        errors.invalid(
+            path,
+            "resource",
+            "datasetName and datasetUUID can not be specified simultaneously",
+        );
     }
     if name.contains('/') {
         errors.invalid(&path.child("datasetName"), name, "must not contain '/'");
