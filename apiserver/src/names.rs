@@ -50,8 +50,6 @@ pub(crate) const IP_ADDRESSES: Resource =
     Resource::cluster(NETWORKING, "v1", "ipaddresses", "IPAddress");
 pub(crate) const ENDPOINT_SLICES: Resource =
     Resource::namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
-pub(crate) const RESOURCE_CLAIMS: Resource =
-    Resource::namespaced("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim");
 pub(crate) const RESOURCE_SLICES: Resource =
     Resource::cluster("resource.k8s.io", "v1", "resourceslices", "ResourceSlice");
 pub(crate) const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";

@@ -51,6 +51,7 @@ pub use self::runtime_class::RuntimeClass;
 pub use self::service_account::ServiceAccount;
 pub use self::storage_object_in_use::StorageObjectInUseProtection;
 pub use self::taint_nodes::TaintNodesByCondition;
+use crate::authorization::EscalationCheck;
 
 /// What a kind is called in the API: from `apiVersion` and kind to its resource, for those that are served.
 pub type Kinds = Arc<dyn Fn(&str, &str) -> Option<Resource> + Send + Sync>;
@@ -138,6 +139,40 @@ const KNOWN: [Known; 19] = [
     }),
 ];
 
+/// The plug-ins that are on by default, in order, and after them what upstream checks in the storage of roles.
+#[must_use]
+pub fn default_plugins(
+    reader: &Arc<dyn ObjectReader>,
+    authorizer: &Arc<dyn Authorizer>,
+    env: &Env,
+) -> Vec<Arc<dyn AdmissionPlugin>> {
+    let kinds: Kinds = Arc::new(|api_version, kind| {
+        let known = orlop_api::resources::builtin()
+            .iter()
+            .map(|info| &info.resource);
+        known
+            .filter(|known| known.kind == kind)
+            .find(|known| known.api_version() == api_version)
+            .cloned()
+    });
+    let context = Context {
+        reader: reader.clone(),
+        authorizer: authorizer.clone(),
+        env: env.clone(),
+        kinds,
+    };
+    let mut plugins: Vec<Arc<dyn AdmissionPlugin>> = KNOWN
+        .iter()
+        .filter(|(_, by_default, _)| *by_default)
+        .map(|(.., make)| make(&context))
+        .collect();
+    plugins.push(Arc::new(EscalationCheck::new(
+        authorizer.clone(),
+        reader.clone(),
+    )));
+    plugins
+}
+
 /// Plug-ins in order.
 #[derive(Clone, Default)]
 pub struct Chain(Vec<Arc<dyn AdmissionPlugin>>);
@@ -183,6 +218,12 @@ impl Chain {
         }
         self.0.push(plugin);
         Ok(self)
+    }
+
+    /// The plug-ins, in order.
+    #[must_use]
+    pub fn plugins(&self) -> &[Arc<dyn AdmissionPlugin>] {
+        &self.0
     }
 
     /// The names of the plug-ins, in order.

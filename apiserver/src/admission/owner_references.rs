@@ -76,7 +76,7 @@ impl AdmissionPlugin for OwnerReferencesPermissionEnforcement {
         if request.resource.plural == "pods" && request.subresource == "binding" {
             return Ok(());
         }
-        if changes(new, old) && !(owners(new).is_empty() && !update) {
+        if (update || !owners(new).is_empty()) && changes(new, old) {
             let name = if update { request.name.as_str() } else { "" };
             let resource = &request.resource;
             let attributes = Attributes::resource(

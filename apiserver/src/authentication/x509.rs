@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 use orlop_core::auth::{AuthenticationError, Authenticator, Credentials, UserInfo};
-use ring::digest;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use orlop_wire::pki::CertificateIdentity;
 
 /// Takes the user from the client's certificate. The listener has verified the chain against the client CA.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,31 +26,17 @@ impl Authenticator for ClientCertificates {
 /// # Errors
 /// When the bytes are no certificate.
 pub fn certificate_user(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
-    let (_, certificate) = X509Certificate::from_der(der)
+    let identity = CertificateIdentity::from_der(der)
         .map_err(|error| AuthenticationError(format!("x509: {error}")))?;
-    let subject = certificate.subject();
-    // Of several common names the last one counts, as in Go's `pkix.Name`.
-    let name = subject
-        .iter_common_name()
-        .filter_map(|name| name.as_str().ok())
-        .last()
-        .unwrap_or_default();
-    if name.is_empty() {
+    if identity.common_name.is_empty() {
         return Ok(None);
     }
-    let groups = subject
-        .iter_organization()
-        .filter_map(|name| name.as_str().ok());
-    let mut user = UserInfo::new(name, groups);
-    let fingerprint = digest::digest(&digest::SHA256, der);
-    let hex: String = fingerprint
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let groups = identity.organizations.iter().map(String::as_str);
+    let mut user = UserInfo::new(&identity.common_name, groups);
+    user.uid = identity.uid.unwrap_or_default();
     user.extra.insert(
         "authentication.kubernetes.io/credential-id".to_owned(),
-        vec![format!("X509SHA256={hex}")],
+        vec![format!("X509SHA256={}", identity.fingerprint)],
     );
     Ok(Some(user))
 }

@@ -16,8 +16,8 @@ use orlop_core::status::Status;
 
 pub use self::node::{NodeAuthorizer, node_name};
 pub use self::rbac::{
-    AggregationController, PolicyRule, RbacAuthorizer, RoleRef, Subject, aggregate,
-    aggregate_cluster_roles, check_binding_write, check_role_write, covers,
+    AggregationController, EscalationCheck, PolicyRule, RbacAuthorizer, RoleRef, Subject,
+    aggregate, aggregate_cluster_roles, covers,
 };
 
 /// Asks several authorizers in order.

@@ -292,77 +292,88 @@ fn the_uncovered_rest_of_rules_is_found() {
 
 #[tokio::test]
 async fn nobody_grants_what_they_do_not_hold() {
-    let rbac = RbacAuthorizer::new(objects());
+    use orlop_core::admission::{AdmissionOperation, AdmissionPlugin, AdmissionRequest};
+
+    let objects = objects();
+    let rbac = Arc::new(RbacAuthorizer::new(objects.clone()));
+    let check = EscalationCheck::new(rbac, objects.clone());
+    let free = EscalationCheck::new(Arc::new(AlwaysAllow), objects);
     let ann = UserInfo::new("ann", ["a", "b"]);
+    let write = |resource: &Resource, object: &Value| AdmissionRequest {
+        operation: AdmissionOperation::Create,
+        resource: resource.clone(),
+        subresource: String::new(),
+        namespace: if resource.namespaced {
+            "pr".to_owned()
+        } else {
+            String::new()
+        },
+        name: object["metadata"]["name"].as_str().unwrap().to_owned(),
+        user: ann.clone(),
+        dry_run: false,
+        object: object.clone(),
+        old_object: Arc::default(),
+        warnings: Vec::new(),
+    };
     let wanted = |rules: Value| json!({"metadata": {"name": "new"}, "rules": rules});
     let pods = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]);
     assert_eq!(
-        check_role_write(
-            &rbac,
-            &rbac,
-            &ann,
-            &CLUSTER_ROLES,
-            &wanted(pods.clone()),
-            None
-        )
-        .await,
+        check
+            .validate(&write(&CLUSTER_ROLES, &wanted(pods.clone())))
+            .await,
         Ok(())
     );
-    let more = wanted(json!([
-        {"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "delete"]},
-        {"nonResourceURLs": ["/logs"], "verbs": ["get"]},
-    ]));
-    let refused = check_role_write(&rbac, &rbac, &ann, &CLUSTER_ROLES, &more, None)
-        .await
-        .unwrap_err();
+    let more = write(
+        &CLUSTER_ROLES,
+        &wanted(json!([
+            {"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "delete"]},
+            {"nonResourceURLs": ["/logs"], "verbs": ["get"]},
+        ])),
+    );
     assert_eq!(
-        refused.message,
+        check.validate(&more).await.unwrap_err().message,
         "clusterroles.rbac.authorization.k8s.io \"new\" is forbidden: user \"ann\" (groups=[\"a\" \"b\"]) is attempting to grant RBAC permissions not currently held:\n\
          {APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}\n\
          {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"delete\"]}\n\
          {NonResourceURLs:[\"/logs\"], Verbs:[\"get\"]}"
     );
-    assert_eq!(
-        check_role_write(&rbac, &rbac, &ann, &CLUSTER_ROLES, &more, Some(&more)).await,
-        Ok(()),
-        "nothing new"
-    );
-    assert_eq!(
-        check_role_write(&rbac, &AlwaysAllow, &ann, &CLUSTER_ROLES, &more, None).await,
-        Ok(()),
-        "may escalate"
-    );
-    let root = UserInfo::new("root", ["system:masters"]);
-    assert_eq!(
-        check_role_write(&rbac, &rbac, &root, &CLUSTER_ROLES, &more, None).await,
-        Ok(())
-    );
+    assert_eq!(free.validate(&more).await, Ok(()), "may escalate");
+    let old = Arc::new(more.object.clone());
+    let same = AdmissionRequest {
+        operation: AdmissionOperation::Update,
+        old_object: old,
+        ..more.clone()
+    };
+    assert_eq!(check.validate(&same).await, Ok(()), "nothing new");
+    let root = AdmissionRequest {
+        user: UserInfo::new("root", ["system:masters"]),
+        ..more
+    };
+    assert_eq!(check.validate(&root).await, Ok(()));
     let mut gathers = wanted(pods);
     gathers["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
-    let refused = check_role_write(&rbac, &rbac, &ann, &CLUSTER_ROLES, &gathers, None)
-        .await
-        .unwrap_err();
     assert_eq!(
-        refused.message,
+        check
+            .validate(&write(&CLUSTER_ROLES, &gathers))
+            .await
+            .unwrap_err()
+            .message,
         r#"clusterroles.rbac.authorization.k8s.io "new" is forbidden: must have cluster-admin privileges to use the aggregationRule"#
     );
 
-    let bind = |kind: &str, name: &str| json!({"metadata": {"name": "b", "namespace": "pr"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}});
-    let check = async |new: &Value| {
-        check_binding_write(&rbac, &rbac, &ann, &ROLE_BINDINGS, new, None).await
+    let bind = async |kind: &str, name: &str| {
+        let object = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}});
+        check.validate(&write(&ROLE_BINDINGS, &object)).await
     };
-    assert_eq!(check(&bind("ClusterRole", "reader")).await, Ok(()));
+    assert_eq!(bind("ClusterRole", "reader").await, Ok(()));
     assert_eq!(
-        check(&bind("Role", "one")).await.unwrap_err().message,
+        bind("Role", "one").await.unwrap_err().message,
         "rolebindings.rbac.authorization.k8s.io \"b\" is forbidden: user \"ann\" (groups=[\"a\" \"b\"]) is attempting to grant RBAC permissions not currently held:\n\
          {APIGroups:[\"\"], Resources:[\"configmaps\"], ResourceNames:[\"c1\"], Verbs:[\"*\"]}\n\
          {APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"watch\"]}"
     );
     assert_eq!(
-        check(&bind("ClusterRole", "nope"))
-            .await
-            .unwrap_err()
-            .message,
+        bind("ClusterRole", "nope").await.unwrap_err().message,
         r#"clusterroles.rbac.authorization.k8s.io "nope" not found"#
     );
 }
@@ -545,4 +556,76 @@ fn a_node_reads_what_its_pods_need() {
             );
         }
     });
+}
+
+mod laws {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words(from: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec(prop::sample::select(from).prop_map(str::to_owned), 0..3)
+    }
+
+    fn rule() -> impl Strategy<Value = PolicyRule> {
+        const VERBS: &[&str] = &["get", "list", "*"];
+        const GROUPS: &[&str] = &["", "apps", "*"];
+        const RESOURCES: &[&str] = &["pods", "pods/log", "*/log", "*", "secrets"];
+        const NAMES: &[&str] = &["a", "b"];
+        const PATHS: &[&str] = &["/x", "/x/*", "/x/y", "*"];
+        let resource = (words(VERBS), words(GROUPS), words(RESOURCES), words(NAMES));
+        prop_oneof![
+            resource.prop_map(
+                |(verbs, api_groups, resources, resource_names)| PolicyRule {
+                    verbs,
+                    api_groups,
+                    resources,
+                    resource_names,
+                    ..PolicyRule::default()
+                }
+            ),
+            (words(VERBS), words(PATHS)).prop_map(|(verbs, non_resource_urls)| PolicyRule {
+                verbs,
+                non_resource_urls,
+                ..PolicyRule::default()
+            }),
+        ]
+    }
+
+    /// Every request of a small world.
+    fn requests() -> Vec<Attributes> {
+        let user = UserInfo::default();
+        let mut all: Vec<Attributes> = ["/x", "/x/", "/x/y", "/z"]
+            .into_iter()
+            .map(|asked| path(&user, asked))
+            .collect();
+        for verb in ["get", "list", "delete"] {
+            for group in ["", "apps", "other"] {
+                for resource in ["pods", "pods/log", "secrets", "nodes/log", "nodes"] {
+                    all.extend(
+                        ["a", "b", "c", ""].map(|name| ask(&user, verb, group, resource, "", name)),
+                    );
+                }
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn covered_rules_allow_nothing_more(
+            owned in prop::collection::vec(rule(), 0..4),
+            wanted in prop::collection::vec(rule(), 0..3),
+        ) {
+            let both: Vec<PolicyRule> = owned.iter().chain(&wanted).cloned().collect();
+            prop_assert_eq!(covers(&both, &wanted), [], "whoever holds a rule covers it");
+            let missing = covers(&owned, &wanted);
+            for request in requests() {
+                let may = |rules: &[PolicyRule]| rules.iter().any(|rule| rule.allows(&request));
+                if may(&wanted) {
+                    prop_assert!(may(&owned) || may(&missing), "{:?}", request);
+                }
+            }
+        }
+    }
 }

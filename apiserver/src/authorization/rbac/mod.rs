@@ -15,7 +15,7 @@ use orlop_core::auth::{
 };
 
 pub use self::aggregation::{AggregationController, aggregate, aggregate_cluster_roles};
-pub use self::escalation::{check_binding_write, check_role_write};
+pub use self::escalation::EscalationCheck;
 use self::index::Index;
 pub use self::index::{RoleRef, Subject};
 pub use self::rules::{PolicyRule, covers};
@@ -73,36 +73,6 @@ impl RbacAuthorizer {
         });
         (rules, errors)
     }
-
-    /// The rules of a role that a binding in a namespace refers to.
-    ///
-    /// # Errors
-    /// Which role is not there.
-    pub(crate) async fn role_rules(
-        &self,
-        role: &RoleRef,
-        namespace: &str,
-    ) -> Result<Arc<[PolicyRule]>, orlop_core::status::Status> {
-        use crate::names::{CLUSTER_ROLES, ROLES};
-        let (resource, namespace) = match role.kind.as_str() {
-            "Role" => (&ROLES, namespace),
-            "ClusterRole" => (&CLUSTER_ROLES, ""),
-            other => {
-                let kind = orlop_core::field::quote(other);
-                return Err(orlop_core::status::Status::internal(format!(
-                    "unsupported role reference kind: {kind}"
-                )));
-            }
-        };
-        match self
-            .reader
-            .get_live(resource, namespace, &role.name)
-            .await?
-        {
-            Some(object) => Ok(index::rules_of(&object)),
-            None => Err(orlop_core::status::Status::not_found(resource, &role.name)),
-        }
-    }
 }
 
 #[async_trait]
@@ -148,7 +118,7 @@ impl Authorizer for RbacAuthorizer {
 }
 
 /// Several errors as one text, each once.
-pub(super) fn aggregate_errors(errors: Vec<String>) -> String {
+fn aggregate_errors(errors: Vec<String>) -> String {
     let mut seen: Vec<String> = Vec::new();
     for error in errors {
         if !seen.contains(&error) {
