@@ -6,6 +6,7 @@
 //!
 //! Keys and tokens do not come from here: what must not be guessed comes from the operating system.
 
+mod flag;
 mod sim;
 mod task;
 mod tokio;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+pub use self::flag::Flag;
 pub use self::sim::{SimEnv, SimOptions};
 pub use self::task::{CancelToken, Cancelled, TaskGroup};
 pub use self::tokio::TokioEnv;

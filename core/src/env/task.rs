@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::{Either, select};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
-use super::Env;
+use super::{Env, Flag};
 
 /// Tells tasks to stop. Clones share one state; a child is cancelled with its parent, but not the other way round.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct CancelToken {
 
 #[derive(Debug)]
 struct TokenInner {
-    cancelled: watch::Sender<bool>,
+    cancelled: Flag,
     children: Mutex<Vec<std::sync::Weak<TokenInner>>>,
 }
 
@@ -35,7 +36,7 @@ impl CancelToken {
     pub fn new() -> Self {
         Self {
             inner: Arc::new(TokenInner {
-                cancelled: watch::Sender::new(false),
+                cancelled: Flag::new(),
                 children: Mutex::new(Vec::new()),
             }),
         }
@@ -64,18 +65,13 @@ impl CancelToken {
     /// Whether it was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        *self.inner.cancelled.borrow()
+        self.inner.cancelled.is_set()
     }
 
     /// Resolves when it is cancelled.
     pub fn cancelled(&self) -> Cancelled {
-        let mut receiver = self.inner.cancelled.subscribe();
-        // The future keeps the sender alive, so that waiting ends by cancellation only.
-        let keep = self.inner.clone();
-        Cancelled(Box::pin(async move {
-            let _keep = keep;
-            let _ = receiver.wait_for(|cancelled| *cancelled).await;
-        }))
+        let cancelled = self.inner.cancelled.clone();
+        Cancelled(Box::pin(async move { cancelled.wait().await }))
     }
 
     /// Runs a future until it ends or the token is cancelled; `None` for the latter.
@@ -91,7 +87,7 @@ impl CancelToken {
 
 impl TokenInner {
     fn cancel(&self) {
-        self.cancelled.send_replace(true);
+        self.cancelled.set();
         let children = std::mem::take(&mut *self.children.lock());
         for child in children.into_iter().filter_map(|child| child.upgrade()) {
             child.cancel();
@@ -133,7 +129,7 @@ impl std::fmt::Debug for Cancelled {
 pub struct TaskGroup {
     env: Env,
     token: CancelToken,
-    running: watch::Sender<usize>,
+    running: Arc<Count>,
 }
 
 impl TaskGroup {
@@ -143,7 +139,7 @@ impl TaskGroup {
         Self {
             env,
             token: CancelToken::new(),
-            running: watch::Sender::new(0),
+            running: Arc::default(),
         }
     }
 
@@ -153,7 +149,7 @@ impl TaskGroup {
         Self {
             env,
             token: parent.child(),
-            running: watch::Sender::new(0),
+            running: Arc::default(),
         }
     }
 
@@ -199,17 +195,21 @@ impl TaskGroup {
 
     /// Waits until no task runs.
     pub async fn idle(&self) {
-        let _ = self
-            .running
-            .subscribe()
-            .wait_for(|running| *running == 0)
-            .await;
+        loop {
+            let woken = self.running.idle.notified();
+            let mut woken = std::pin::pin!(woken);
+            woken.as_mut().enable();
+            if self.running() == 0 {
+                return;
+            }
+            woken.await;
+        }
     }
 
     /// How many tasks run.
     #[must_use]
     pub fn running(&self) -> usize {
-        *self.running.borrow()
+        self.running.tasks.load(Ordering::Acquire)
     }
 }
 
@@ -219,18 +219,27 @@ impl Drop for TaskGroup {
     }
 }
 
+/// How many tasks run.
+#[derive(Debug, Default)]
+struct Count {
+    tasks: AtomicUsize,
+    idle: Notify,
+}
+
 /// Counts a task for as long as it lives, also when it panics or is dropped unfinished.
-struct Running(watch::Sender<usize>);
+struct Running(Arc<Count>);
 
 impl Running {
-    fn enter(count: &watch::Sender<usize>) -> Self {
-        count.send_modify(|running| *running += 1);
+    fn enter(count: &Arc<Count>) -> Self {
+        count.tasks.fetch_add(1, Ordering::AcqRel);
         Self(count.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }

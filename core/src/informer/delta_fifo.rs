@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::indexer::Indexer;
+use crate::env::Flag;
 use crate::object::{Object, ObjectKey};
 
 /// What a [`Delta`] says.
@@ -77,7 +78,7 @@ pub struct DeltaFifo {
     state: Mutex<State>,
     wake: Notify,
     /// Whether the queue was ever fed.
-    first: watch::Sender<bool>,
+    first: Flag,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +99,7 @@ impl DeltaFifo {
             known,
             state: Mutex::default(),
             wake: Notify::new(),
-            first: watch::Sender::new(false),
+            first: Flag::new(),
         }
     }
 
@@ -146,8 +147,7 @@ impl DeltaFifo {
     }
 
     fn fed(&self) {
-        self.first
-            .send_if_modified(|there| !std::mem::replace(there, true));
+        self.first.set();
         self.wake.notify_one();
     }
 
@@ -231,7 +231,7 @@ impl DeltaFifo {
 
     /// Waits until the first list, or the first change, is there.
     pub(super) async fn populated(&self) {
-        let _ = self.first.subscribe().wait_for(|there| *there).await;
+        self.first.wait().await;
     }
 
     /// How many objects are queued.

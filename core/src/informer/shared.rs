@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::delta_fifo::{Delta, DeltaFifo, DeltaItem, DeltaKind};
 use super::factory::Scope;
 use super::indexer::Indexer;
 use super::reflector::{Reflector, ReflectorOptions};
 use crate::client::Client;
-use crate::env::{CancelToken, Env, TaskGroup};
+use crate::env::{CancelToken, Env, Flag, TaskGroup};
 use crate::object::{Object, ObjectKey};
 use crate::revision::Revision;
 
@@ -99,7 +99,7 @@ struct Inner {
     reflector: Reflector,
     /// Held while a change is put into the indexer and told: who subscribes misses nothing and hears nothing twice.
     subscribers: Mutex<Vec<Arc<Buffer>>>,
-    synced: watch::Sender<bool>,
+    synced: Flag,
     stop: CancelToken,
     started: AtomicBool,
 }
@@ -134,7 +134,7 @@ impl SharedInformer {
             fifo,
             reflector,
             subscribers: Mutex::default(),
-            synced: watch::Sender::new(false),
+            synced: Flag::new(),
             stop: CancelToken::new(),
             started: AtomicBool::new(false),
         }))
@@ -164,12 +164,12 @@ impl SharedInformer {
     /// Whether the local copy holds the first list.
     #[must_use]
     pub fn has_synced(&self) -> bool {
-        *self.0.synced.borrow()
+        self.0.synced.is_set()
     }
 
     /// Waits until the local copy holds the first list.
     pub async fn synced(&self) {
-        let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
+        self.0.synced.wait().await;
     }
 
     /// The revision up to which the server's changes have been received.
@@ -262,9 +262,7 @@ impl SharedInformer {
         loop {
             // An empty first list is a sync without a pop.
             if self.0.fifo.has_synced() {
-                self.0
-                    .synced
-                    .send_if_modified(|synced| !std::mem::replace(synced, true));
+                self.0.synced.set();
             }
             let wait = self
                 .0

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::patch;
 use crate::client::{
@@ -51,7 +51,7 @@ struct Inner {
     env: Env,
     state: Mutex<State>,
     /// Tells the watches that something happened.
-    changed: watch::Sender<u64>,
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl FakeApi {
             inner: Arc::new(Inner {
                 env,
                 state: Mutex::new(state),
-                changed: watch::Sender::new(0),
+                changed: Notify::new(),
             }),
         }
     }
@@ -202,7 +202,7 @@ impl FakeApi {
     /// Ends all watches that are open, as a lost connection would.
     pub fn cut_watches(&self) {
         self.inner.state.lock().cuts += 1;
-        self.inner.changed.send_modify(|n| *n += 1);
+        self.inner.changed.notify_waiters();
     }
 
     /// Forgets history: a watch from a revision of the past is answered with `Expired`.
@@ -262,7 +262,6 @@ impl FakeApi {
         };
         let cursor = Cursor {
             inner: self.inner.clone(),
-            changed: self.inner.changed.subscribe(),
             filter,
             seen: begin,
             cuts: state.cuts,
@@ -312,7 +311,6 @@ impl Filter {
 
 struct Cursor {
     inner: Arc<Inner>,
-    changed: watch::Receiver<u64>,
     filter: Filter,
     seen: u64,
     cuts: u64,
@@ -322,6 +320,7 @@ struct Cursor {
 
 impl Cursor {
     async fn next(mut self) -> Option<(Result<WatchEvent, Status>, Self)> {
+        let inner = self.inner.clone();
         loop {
             if self.ended {
                 return None;
@@ -329,7 +328,9 @@ impl Cursor {
             if let Some(event) = self.first.pop_front() {
                 return Some((Ok(event), self));
             }
-            self.changed.borrow_and_update();
+            // From here on no change is missed. (No `tokio::sync::watch`: it wakes in a random order.)
+            let mut changed = std::pin::pin!(inner.changed.notified());
+            changed.as_mut().enable();
             {
                 let state = self.inner.state.lock();
                 if state.cuts != self.cuts {
@@ -354,8 +355,8 @@ impl Cursor {
                     }
                 }
             }
-            if self.first.is_empty() && self.changed.changed().await.is_err() {
-                return None;
+            if self.first.is_empty() {
+                changed.await;
             }
         }
     }
@@ -408,7 +409,7 @@ impl Client for FakeApi {
         let changed = state.log.len() != before;
         drop(state);
         if changed {
-            self.inner.changed.send_modify(|n| *n += 1);
+            self.inner.changed.notify_waiters();
         }
         answer
     }
