@@ -325,3 +325,67 @@ fn set_of_size(world: &World, image: &str) -> i64 {
         .find(|set| set["spec"]["template"]["spec"]["containers"][0]["image"] == image);
     set.map_or(0, |set| set["spec"]["replicas"].as_i64().unwrap())
 }
+
+/// Connections break and requests fail; what was asked for comes about all the same, with no pod too many.
+#[test]
+fn it_heals() {
+    run(controllers(), |world| async move {
+        let tormentor = world.clone();
+        world.group.spawn_until_cancelled("tormentor", async move {
+            for _ in 0..20 {
+                tormentor
+                    .env
+                    .sleep(std::time::Duration::from_millis(
+                        tormentor.env.random_below(900),
+                    ))
+                    .await;
+                tormentor.api.cut_watches();
+                if tormentor.env.random_below(3) == 0 {
+                    tormentor.api.compact();
+                }
+                let env = tormentor.env.clone();
+                tormentor.api.refuse(4, move |request| {
+                    // What the test itself asks for is let through.
+                    let own = request.target.resource == DEPLOYMENTS
+                        && request.target.subresource.is_none();
+                    (!own && env.random_below(4) == 0)
+                        .then(|| orlop_core::status::Status::unavailable("no"))
+                });
+            }
+        });
+        world.create(&DEPLOYMENTS, deployment(6, "nginx:1")).await;
+        world.sleep(5).await;
+        world.patch(&DEPLOYMENTS, "web", image("nginx:2")).await;
+        for _ in 0..10 {
+            world.sleep(30).await;
+            if rolled_out(&world) {
+                break;
+            }
+        }
+        assert!(rolled_out(&world), "{:#?}", world.api.writes());
+        world.sleep(60).await;
+        assert_eq!(world.list(&PODS).len(), 6);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_writes() {
+    let writes = || {
+        let log = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let kept = log.clone();
+        run(controllers(), |world| async move {
+            world.create(&DEPLOYMENTS, deployment(5, "nginx:1")).await;
+            world.until("the first version", rolled_out).await;
+            world.patch(&DEPLOYMENTS, "web", image("nginx:2")).await;
+            world.until("the second version", rolled_out).await;
+            *kept.lock() = world.api.writes();
+            world.stop().await;
+        });
+        let log = log.lock();
+        log.clone()
+    };
+    let first = writes();
+    assert!(first.len() > 50);
+    assert_eq!(first, writes());
+}

@@ -14,6 +14,8 @@ use crate::common::pods;
 pub(super) enum Verdict {
     /// It counts towards the limit.
     Count,
+    /// It counts, and its index has failed for good.
+    FailIndex,
     /// It is as if it had never been.
     Ignore,
     /// The whole Job fails, for this reason.
@@ -32,7 +34,7 @@ pub(super) fn judge(spec: &JobSpec, pod: &Pod) -> Verdict {
         return match rule.action.as_str() {
             "Ignore" => Verdict::Ignore,
             "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
-            // Without a limit for each index, to fail an index is to count.
+            "FailIndex" => Verdict::FailIndex,
             _ => Verdict::Count,
         };
     }

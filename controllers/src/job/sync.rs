@@ -20,6 +20,8 @@ use crate::common::resources::JOBS;
 use crate::common::{self, pods};
 use crate::replicaset::{create_pod, delete_pod};
 
+/// The annotation of a pod with how often its index had failed before.
+const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// How many uids the status may hold at once.
 const UNCOUNTED: usize = 500;
 /// The wait before a pod is made after the first failure; doubled with each further one.
@@ -37,6 +39,11 @@ pub(super) struct Tracked {
 impl Tracked {
     fn uid(&self) -> &str {
         self.object.uid()
+    }
+
+    /// How often its index had failed before it was made.
+    fn earlier_failures(&self) -> i32 {
+        common::number_annotation(&self.pod.metadata, INDEX_FAILURES).unwrap_or(0)
     }
 
     fn index(&self) -> Option<i32> {
@@ -58,6 +65,8 @@ pub(super) struct Sync<'a> {
     /// Failed pods that the policy says are as if they had never been.
     ignored: BTreeSet<String>,
     completed: Indexes,
+    /// The indexes that have failed for good.
+    failed_indexes: Indexes,
     requeue: Option<Duration>,
 }
 
@@ -97,7 +106,10 @@ impl<'a> Sync<'a> {
         let status = job.status.clone().unwrap_or_default();
         let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
         let text = status.completed_indexes.unwrap_or_default();
-        let completed = Indexes::parse(&text, spec.completions.unwrap_or(i32::MAX));
+        let completions = spec.completions.unwrap_or(i32::MAX);
+        let completed = Indexes::parse(&text, completions);
+        let failed_indexes =
+            Indexes::parse(&status.failed_indexes.unwrap_or_default(), completions);
         Self {
             ctx,
             memory,
@@ -110,6 +122,7 @@ impl<'a> Sync<'a> {
             failed: uncounted.failed.into_iter().flatten().collect(),
             ignored: BTreeSet::new(),
             completed,
+            failed_indexes,
             requeue: None,
             spec,
         }
@@ -171,30 +184,25 @@ impl<'a> Sync<'a> {
         }
         self.write_counts();
         // First the uids, then the finalizers, then the numbers.
-        let interim = self.job.status != before;
-        if interim && self.has_uncounted() {
+        let mut stored = before;
+        if self.job.status != stored && self.has_uncounted() {
             self.write().await?;
+            stored = self.job.status.clone();
         }
-        let flushed = self.job.status.clone();
         self.release().await?;
         self.settle();
         self.write_counts();
         if let Some(end) = end {
             self.finish(&end);
         }
-        if self.job.status != flushed || (interim && flushed != before && !self.written(&before)) {
+        if self.job.status != stored {
             self.write().await?;
-            self.tell().await;
+            self.tell();
         }
         if let Some(status) = failure {
             return Err(status);
         }
         Ok(self.requeue.map_or(Action::Done, Action::RequeueAfter))
-    }
-
-    /// Whether what the API has is what is in hand.
-    fn written(&self, before: &Option<JobStatus>) -> bool {
-        *before == self.job.status
     }
 
     /// Turns uids of pods that have been let go into numbers.
@@ -264,7 +272,7 @@ impl<'a> Sync<'a> {
                         continue;
                     }
                     Verdict::FailJob(why) => fail_now = fail_now.or(Some(why)),
-                    Verdict::Count => {}
+                    verdict => self.count_index(n, verdict == Verdict::FailIndex),
                 }
                 if failures.seen.insert(uid.clone()) {
                     failures.count += 1;
@@ -280,6 +288,18 @@ impl<'a> Sync<'a> {
             .lock()
             .insert(self.key.clone(), failures);
         fail_now
+    }
+
+    /// Counts a failure against the limit of its index, if there is one.
+    fn count_index(&mut self, n: usize, at_once: bool) {
+        let (Some(limit), Some(index)) = (self.spec.backoff_limit_per_index, self.pods[n].index())
+        else {
+            return;
+        };
+        if (at_once || self.pods[n].earlier_failures() >= limit) && !self.completed.contains(index)
+        {
+            self.failed_indexes.insert(index);
+        }
     }
 
     fn start(&mut self) {
@@ -342,7 +362,31 @@ impl<'a> Sync<'a> {
                 message,
             });
         }
-        let limit = self.spec.backoff_limit.unwrap_or(6);
+        if self.spec.backoff_limit_per_index.is_some() {
+            let (lost, completions) = (
+                self.failed_indexes.len(),
+                self.spec.completions.unwrap_or(0),
+            );
+            let most = self
+                .spec
+                .max_failed_indexes
+                .and_then(|most| usize::try_from(most).ok());
+            if most.is_some_and(|most| lost > most) {
+                let message = "Job has exceeded the specified maximal number of failed indexes";
+                return Some(end("Failed", "MaxFailedIndexesExceeded", message));
+            }
+            if lost > 0 && count(lost) + succeeded >= completions {
+                return Some(end("Failed", "FailedIndexes", "Job has failed indexes"));
+            }
+        }
+        let limit =
+            self.spec
+                .backoff_limit
+                .unwrap_or(if self.spec.backoff_limit_per_index.is_some() {
+                    i32::MAX
+                } else {
+                    6
+                });
         let done = self
             .spec
             .completions
@@ -512,7 +556,11 @@ impl<'a> Sync<'a> {
             .filter_map(Tracked::index)
             .collect();
         (0..self.spec.completions.unwrap_or(0))
-            .filter(|index| !taken.contains(index) && !self.completed.contains(*index))
+            .filter(|index| {
+                !taken.contains(index)
+                    && !self.completed.contains(*index)
+                    && !self.failed_indexes.contains(*index)
+            })
             .take(missing)
             .map(|index| self.indexed(pod.clone(), index))
             .collect()
@@ -525,6 +573,19 @@ impl<'a> Sync<'a> {
         for map in [&mut pod.metadata.annotations, &mut pod.metadata.labels] {
             map.get_or_insert_default()
                 .insert(COMPLETION_INDEX.to_owned(), index.to_string());
+        }
+        if self.spec.backoff_limit_per_index.is_some() {
+            let mine = self
+                .pods
+                .iter()
+                .filter(|pod| pod.index() == Some(index) && self.has_failed(&pod.pod));
+            let counted = mine.filter(|pod| policy::judge(&self.spec, &pod.pod) != Verdict::Ignore);
+            let failures = counted
+                .map(|pod| pod.earlier_failures() + 1)
+                .max()
+                .unwrap_or(0);
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(INDEX_FAILURES.to_owned(), failures.to_string());
         }
         let variable = EnvVar {
             name: "JOB_COMPLETION_INDEX".to_owned(),
@@ -671,7 +732,12 @@ impl<'a> Sync<'a> {
         let completed = self
             .is_indexed()
             .then(|| (self.completed.to_string(), count(self.completed.len())));
+        let lost = self
+            .spec
+            .backoff_limit_per_index
+            .map(|_| self.failed_indexes.to_string());
         let status = self.status();
+        status.failed_indexes = lost;
         status.active = Some(active).filter(|active| *active != 0);
         status.ready = Some(ready);
         status.terminating = Some(terminating);
@@ -739,13 +805,16 @@ impl<'a> Sync<'a> {
             .resource(&JOBS)
             .namespace(self.object.namespace());
         let written = jobs.update_status(&self.job).await?;
-        self.memory.written.lock().insert(self.key.clone(), written.revision());
+        self.memory
+            .written
+            .lock()
+            .insert(self.key.clone(), written.revision());
         self.job.metadata = written.decode::<Job>()?.metadata.clone();
         Ok(())
     }
 
     /// Tells of the end.
-    async fn tell(&self) {
+    fn tell(&self) {
         match super::finished(self.job.status.as_ref()) {
             Some(end) if end.type_ == "Complete" => {
                 self.ctx

@@ -324,3 +324,26 @@ fn a_job_that_is_deleted_leaves_no_pods_behind() {
         world.stop().await;
     });
 }
+
+#[test]
+fn an_index_has_a_limit_of_its_own() {
+    run(controllers(), |world| async move {
+        let spec = json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed", "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1});
+        world.create(&JOBS, job(spec)).await;
+        work(&world, |pod| {
+            i32::from(pod["metadata"]["annotations"][COMPLETION_INDEX] == "1")
+        })
+        .await;
+        let job = now(&world);
+        assert_eq!(condition_of(&job, "Failed")["reason"], "FailedIndexes");
+        assert_eq!(
+            (
+                &job["status"]["completedIndexes"],
+                &job["status"]["failedIndexes"]
+            ),
+            (&json!("0,2"), &json!("1"))
+        );
+        assert_eq!(job["status"]["failed"], 2);
+        world.stop().await;
+    });
+}

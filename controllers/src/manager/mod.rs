@@ -511,3 +511,6 @@ impl Metrics {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,6 @@ struct Seen {
     renewed: Option<String>,
     heartbeat: Option<jiff::Timestamp>,
     at: Moment,
-    since: Moment,
     ready: Health,
 }
 
@@ -146,8 +145,8 @@ impl NodeLifecycleController {
         }
     }
 
-    /// Notes what a node has shown since the last time; returns how long it has been silent, and how long it has been known.
-    fn note(&self, ctx: &Context, node: &Object, decoded: &Node) -> (Duration, Duration) {
+    /// Notes what a node has shown since the last time; returns how long it has been silent.
+    fn note(&self, ctx: &Context, node: &Object, decoded: &Node) -> Duration {
         let now = ctx.env().now();
         let lease = ctx
             .informer(leases())
@@ -165,14 +164,12 @@ impl NodeLifecycleController {
             renewed: renewed.clone(),
             heartbeat,
             at: now,
-            since: now,
             ready: health(decoded),
         });
         if known.uid != node.uid() {
             *known = Seen {
                 uid: node.uid().to_owned(),
                 at: now,
-                since: now,
                 ..known.clone()
             };
         }
@@ -183,7 +180,7 @@ impl NodeLifecycleController {
             known.heartbeat = heartbeat;
             known.at = now;
         }
-        (now.since(known.at), now.since(known.since))
+        now.since(known.at)
     }
 
     async fn monitor(&self, ctx: &Context) {
@@ -237,18 +234,14 @@ impl NodeLifecycleController {
         object: &Object,
     ) -> Result<Option<Node>, ReconcileError> {
         let mut node = (*object.decode::<Node>()?).clone();
-        let (silent, known) = self.note(ctx, object, &node);
+        let silent = self.note(ctx, object, &node);
         let never = condition(&node, "Ready").is_none();
         let grace = if never {
             self.options.startup_grace_period
         } else {
             self.options.grace_period
         };
-        let lost = if never {
-            silent.max(known) > grace && silent > grace
-        } else {
-            silent > grace
-        };
+        let lost = silent > grace;
         if lost && let Some(changed) = self.mark_unknown(ctx, object, &node).await? {
             node = changed;
         }
