@@ -146,7 +146,7 @@ fn plan_group(
         draft.endpoints.extend(rest.drain(..room));
     }
     // What is left over after whole slices goes where it fits, the fullest first: an update is cheaper than another slice.
-    if !rest.is_empty() && rest.len() % max != 0 {
+    if !rest.len().is_multiple_of(max) {
         let count = rest.len() % max;
         let fullest = drafts
             .iter_mut()

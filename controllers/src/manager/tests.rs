@@ -113,7 +113,7 @@ fn a_panic_is_one_objects_own_affair() {
     for part in [
         "workqueue_adds_total{name=\"clumsy-controller\"}",
         "controller_runtime_reconcile_total{controller=\"clumsy-controller\",result=\"error\"}",
-        "result=\"requeue_after\"} 2",
+        "result=\"requeue_after\"} 3",
         "running_managed_controllers{name=\"clumsy-controller\"} 0",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");

@@ -8,9 +8,6 @@
 //! [`SimulatedRuntime`] and [`SimulatedNetwork`] keep account of sandboxes, containers, images and addresses, and start no process and
 //! move no packet.
 
-// A refusal is a `Status` by value, as everywhere on the client side.
-#![allow(clippy::result_large_err)]
-
 mod api;
 #[cfg(test)]
 mod conformance;
