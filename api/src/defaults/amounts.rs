@@ -87,10 +87,6 @@ pub(super) fn canonicalise(value: &mut Value) {
                         .for_each(|amount| quantity(amount, true));
                 } else if QUANTITIES.contains(&key) {
                     quantity(value, false);
-                } else if key == "value" && value.is_number() {
-                    // The only numbers under this name in built-in kinds that are quantities are targets of metrics; the
-                    // value of a PriorityClass stands at the top and is no quantity.
-                    continue;
                 } else if TIMES.contains(&key) {
                     time(value, "%Y-%m-%dT%H:%M:%SZ");
                 } else if MICRO_TIMES.contains(&key) {

@@ -1,5 +1,7 @@
 //! Defaults of the core group.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::pod;
@@ -12,7 +14,10 @@ pub(super) fn apply(kind: &str, document: &mut Value) {
         "PodTemplate" => pod::template(document, "template"),
         "ReplicationController" => replication_controller(document),
         "Service" => service(document),
-        "Secret" => doc::default_text(document, "type", "Opaque"),
+        "Secret" => {
+            fold_string_data(document);
+            doc::default_text(document, "type", "Opaque");
+        }
         "PersistentVolume" => persistent_volume(document),
         "PersistentVolumeClaim" => claim(document),
         "Namespace" => namespace(document),
@@ -189,5 +194,23 @@ fn event(document: &mut Value) {
     }
     for key in ["reportingComponent", "reportingInstance"] {
         doc::default_to(document, key, "");
+    }
+}
+
+/// `stringData` is only ever written: its texts become entries of `data`.
+fn fold_string_data(document: &mut Value) {
+    let Some(strings) = doc::remove(document, "stringData") else {
+        return;
+    };
+    let Some(strings) = strings.as_object().filter(|strings| !strings.is_empty()) else {
+        return;
+    };
+    let data = doc::ensure_object(document, "data");
+    for (key, value) in strings {
+        doc::set(
+            data,
+            key,
+            STANDARD.encode(value.as_str().unwrap_or_default()),
+        );
     }
 }

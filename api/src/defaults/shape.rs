@@ -219,20 +219,18 @@ pub(super) fn drop_empty(gvk: &GroupVersionKind, document: &mut Value) {
     if matches!(
         (&*gvk.group, &*gvk.kind),
         ("", "Service" | "ReplicationController")
-    ) {
-        if let Some(spec) = doc::object_mut(document, "spec") {
-            let empty = doc::is_empty(doc::get(spec, "selector"));
-            if empty {
-                doc::remove(spec, "selector");
-            }
+    ) && let Some(spec) = doc::object_mut(document, "spec")
+    {
+        let empty = doc::is_empty(doc::get(spec, "selector"));
+        if empty {
+            doc::remove(spec, "selector");
         }
     }
-    if matches!((&*gvk.group, &*gvk.kind), ("apps", "Deployment")) {
-        if let Some(status) = doc::object_mut(document, "status")
-            && doc::int(status, "replicas") == Some(0)
-        {
-            doc::remove(status, "replicas");
-        }
+    if matches!((&*gvk.group, &*gvk.kind), ("apps", "Deployment"))
+        && let Some(status) = doc::object_mut(document, "status")
+        && doc::int(status, "replicas") == Some(0)
+    {
+        doc::remove(status, "replicas");
     }
 }
 

@@ -271,3 +271,16 @@ fn times_have_whole_seconds_and_leases_microseconds() {
         json!("2026-01-01T00:00:00.000000Z")
     );
 }
+
+#[test]
+fn secrets_fold_their_texts() {
+    let secret = defaulted(
+        "v1",
+        "Secret",
+        json!({"metadata": {}, "data": {"x": "eA=="}, "stringData": {"a": "b"}}),
+    );
+    assert_eq!(
+        secret,
+        json!({"metadata": {}, "data": {"a": "Yg==", "x": "eA=="}, "type": "Opaque"})
+    );
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{amounts, core, pod};
 use crate::doc;
+use crate::strategy::TEMPLATE_GENERATION;
 
 /// Fills in the defaults of a workload.
 pub(super) fn apply(gvk: &GroupVersionKind, document: &mut Value) {
@@ -50,6 +51,12 @@ fn deployment(document: &mut Value) {
 }
 
 fn daemon_set(document: &mut Value) {
+    // The old counter of the template's changes, which the API carries as an annotation.
+    if doc::annotation(document, TEMPLATE_GENERATION).is_none() {
+        let annotations =
+            doc::ensure_object(doc::ensure_object(document, "metadata"), "annotations");
+        doc::set(annotations, TEMPLATE_GENERATION, "0");
+    }
     let spec = doc::ensure_object(document, "spec");
     let strategy = doc::ensure_object(spec, "updateStrategy");
     doc::default_text(strategy, "type", "RollingUpdate");

@@ -25,11 +25,11 @@ mod service;
 mod warnings;
 mod workloads;
 
+pub(crate) use workloads::TEMPLATE_GENERATION;
+
 #[cfg(test)]
 mod tests;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use orlop_core::auth::UserInfo;
 use orlop_core::resource::GroupVersionKind;
 use serde_json::Value;
@@ -97,7 +97,6 @@ pub fn prepare_for_create(gvk: &GroupVersionKind, document: &mut Value, context:
     match (&*gvk.group, &*gvk.kind) {
         ("", "Pod") => pod::create(document),
         ("", "Service") => service::create(document),
-        ("", "Secret") => fold_string_data(document),
         ("", "ServiceAccount") => {
             for secret in doc::each_mut(document, "secrets") {
                 let name = doc::text(secret, "name").to_owned();
@@ -152,24 +151,6 @@ fn data_sources(spec: &mut Value) {
     }
 }
 
-/// `stringData` is only ever written: its texts become entries of `data`.
-fn fold_string_data(document: &mut Value) {
-    let Some(strings) = doc::remove(document, "stringData") else {
-        return;
-    };
-    let Some(strings) = strings.as_object().filter(|strings| !strings.is_empty()) else {
-        return;
-    };
-    let data = doc::ensure_object(document, "data");
-    for (key, value) in strings {
-        doc::set(
-            data,
-            key,
-            STANDARD.encode(value.as_str().unwrap_or_default()),
-        );
-    }
-}
-
 /// Brings a document that replaces an older one to the form in which it is stored: through a subresource only its part changes,
 /// through the object itself everything but the status, and the generation rises with the specification.
 pub fn prepare_for_update(
@@ -191,7 +172,6 @@ pub fn prepare_for_update(
             doc::copy_field(new, old, "status");
             service::update(new, old);
         }
-        (("", "Secret"), None) => fold_string_data(new),
         (("", "Namespace"), None) => {
             let finalizers = doc::get(old, "spec");
             let spec = doc::ensure_object(new, "spec");

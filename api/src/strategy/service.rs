@@ -113,10 +113,11 @@ fn sync_cluster_ips(new: &mut Value, old: &Value) {
         } else {
             doc::set(new, "clusterIPs", vec![address]);
         }
-    } else if address != before && list_same {
-        if let Some(first) = new.get_mut("clusterIPs").and_then(|list| list.get_mut(0)) {
-            *first = address.into();
-        }
+    } else if address != before
+        && list_same
+        && let Some(first) = new.get_mut("clusterIPs").and_then(|list| list.get_mut(0))
+    {
+        *first = address.into();
     }
 }
 

@@ -193,19 +193,6 @@ fn namespaces_hold_a_finalizer_until_they_are_empty() {
 }
 
 #[test]
-fn secrets_fold_their_texts() {
-    let secret = create(
-        "v1",
-        "Secret",
-        json!({"metadata": {}, "data": {"x": "eA=="}, "stringData": {"a": "b"}}),
-    );
-    assert_eq!(
-        secret,
-        json!({"metadata": {}, "data": {"a": "Yg==", "x": "eA=="}})
-    );
-}
-
-#[test]
 fn an_update_of_a_service_keeps_what_was_allocated() {
     let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
         "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::doc;
 
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+/// The annotation in which a daemon set counts the changes of its template.
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// A daemon set counts the changes of its template.
 pub(super) fn create_daemon_set(document: &mut Value) {

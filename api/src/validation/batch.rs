@@ -238,14 +238,12 @@ fn failure_policy(errors: &mut Errors, spec: &Value, path: &Path) {
                 &path.child("action"),
                 "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
             ),
-            "FailIndex" => {
-                if !doc::has(spec, "backoffLimitPerIndex") {
-                    errors.invalid(
-                        &path.child("action"),
-                        "FailIndex",
-                        "requires the backoffLimitPerIndex to be set",
-                    );
-                }
+            "FailIndex" if !doc::has(spec, "backoffLimitPerIndex") => {
+                errors.invalid(
+                    &path.child("action"),
+                    "FailIndex",
+                    "requires the backoffLimitPerIndex to be set",
+                );
             }
             other if !ACTIONS.contains(&other) => {
                 errors.not_supported(&path.child("action"), other, ACTIONS)

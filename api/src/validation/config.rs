@@ -95,16 +95,12 @@ pub(super) fn secret(errors: &mut Errors, document: &Value) {
         }
         "kubernetes.io/dockercfg" => registry(errors, data, ".dockercfg", &path),
         "kubernetes.io/dockerconfigjson" => registry(errors, data, ".dockerconfigjson", &path),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                errors.required(&path.key("username"), "");
-                errors.required(&path.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.required(&path.key("username"), "");
+            errors.required(&path.key("password"), "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if doc::text(data, "ssh-privatekey").is_empty() {
-                errors.required(&path.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if doc::text(data, "ssh-privatekey").is_empty() => {
+            errors.required(&path.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -31,6 +31,8 @@ mod storage;
 mod workloads;
 
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod tests;
 
 use orlop_core::field::{FieldError, Path};

@@ -339,10 +339,10 @@ pub(super) fn ingress_class(errors: &mut Errors, document: &Value, old: Option<&
     let spec = doc::get(document, "spec");
     let path = Path::new("spec");
     let controller = doc::text(spec, "controller");
-    if let Some(old) = old {
-        if controller != doc::text(doc::get(old, "spec"), "controller") {
-            errors.invalid(&path.child("controller"), controller, "field is immutable");
-        }
+    if let Some(old) = old
+        && controller != doc::text(doc::get(old, "spec"), "controller")
+    {
+        errors.invalid(&path.child("controller"), controller, "field is immutable");
     }
     if controller.len() > 250 {
         errors.too_long(&path.child("controller"), 250);

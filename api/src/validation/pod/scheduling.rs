@@ -170,6 +170,7 @@ fn pod_term(errors: &mut Errors, term: &Value, path: &Path) {
             labels::label_key(errors, name, &path.child(key).index(i));
         }
     }
+    repeated_keys(errors, term, path);
     let mismatched: BTreeSet<&str> = doc::texts(term, "mismatchLabelKeys").collect();
     for (i, name) in doc::texts(term, "matchLabelKeys")
         .enumerate()
@@ -312,20 +313,32 @@ fn match_label_keys(errors: &mut Errors, constraint: &Value, path: &Path) {
     if selector.is_null() {
         errors.forbidden(path, "must not be specified when labelSelector is not set");
     }
-    let in_labels = doc::entries(selector, "matchLabels").map(|(key, _)| key);
-    let in_expressions = doc::list(selector, "matchExpressions")
-        .iter()
-        .map(|requirement| doc::text(requirement, "key"));
-    let selected: BTreeSet<&str> = in_labels.chain(in_expressions).collect();
     for (i, key) in doc::texts(constraint, "matchLabelKeys").enumerate() {
         labels::label_key(errors, key, &path.index(i));
-        if selected.contains(key) {
+    }
+    repeated_keys(errors, constraint, path);
+}
+
+/// Keys of `matchLabelKeys` are written out as requirements when a pod is created, so a key that the selector requires twice was
+/// required by its author too.
+fn repeated_keys(errors: &mut Errors, of: &Value, path: &Path) {
+    let selector = doc::get(of, "labelSelector");
+    let keys: Vec<&str> = doc::texts(of, "matchLabelKeys").collect();
+    let mut seen: BTreeSet<&str> = doc::entries(selector, "matchLabels")
+        .map(|(key, _)| key)
+        .collect();
+    for requirement in doc::list(selector, "matchExpressions") {
+        let key = doc::text(requirement, "key");
+        if let Some(i) = keys.iter().position(|other| *other == key)
+            && seen.contains(key)
+        {
             errors.invalid(
                 &path.index(i),
                 key,
                 "exists in both matchLabelKeys and labelSelector",
             );
         }
+        seen.insert(key);
     }
 }
 

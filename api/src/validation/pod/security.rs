@@ -434,9 +434,15 @@ fn windows(errors: &mut Errors, spec: &Value, path: &Path) {
         } else {
             (spec, path.clone())
         };
-        if !doc::is_empty(doc::get(of, key)) && doc::get(of, key) != &Value::Bool(false)
-            || *key == "hostUsers" && doc::has(of, key)
-        {
+        let value = doc::get(of, key);
+        // The two flags of the host's namespaces stand by value: false is as good as absent.
+        let by_value = matches!(*key, "hostPID" | "hostIPC");
+        let is_set = if by_value {
+            value == true
+        } else {
+            !doc::is_empty(value)
+        };
+        if is_set {
             errors.forbidden(&path.child(key), DETAIL);
         }
     }

@@ -276,13 +276,11 @@ pub(crate) fn storage_source(errors: &mut Errors, kind: &str, source: &Value, pa
             );
             errors.if_set_one_of(source, "kind", path, &["Dedicated", "Managed", "Shared"]);
         }
-        "quobyte" => {
-            if doc::text(source, "tenant").len() >= 65 {
-                errors.required(
-                    &path.child("tenant"),
-                    "must be a UUID and may not exceed a length of 64 characters",
-                );
-            }
+        "quobyte" if doc::text(source, "tenant").len() >= 65 => {
+            errors.required(
+                &path.child("tenant"),
+                "must be a UUID and may not exceed a length of 64 characters",
+            );
         }
         _ => {}
     }
@@ -558,14 +556,14 @@ fn iscsi(errors: &mut Errors, source: &Value, path: &Path) {
     if authenticates && !doc::has(source, "secretRef") {
         errors.required(&path.child("secretRef"), "");
     }
-    if let Some(initiator) = doc::opt_text(source, "initiatorName") {
-        if !START.iter().any(|start| initiator.starts_with(start)) {
-            errors.invalid(
-                &path.child("initiatorname"),
-                initiator,
-                "must be valid format starting with iqn, eui, or naa",
-            );
-        }
+    if let Some(initiator) = doc::opt_text(source, "initiatorName")
+        && !START.iter().any(|start| initiator.starts_with(start))
+    {
+        errors.invalid(
+            &path.child("initiatorname"),
+            initiator,
+            "must be valid format starting with iqn, eui, or naa",
+        );
     }
 }
 
