@@ -12,7 +12,7 @@
 pub mod admission;
 pub mod auth;
 pub mod client;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod controller;
 pub mod env;
@@ -20,11 +20,13 @@ pub mod events;
 pub mod field;
 pub mod informer;
 pub mod leader_election;
+pub mod network;
 pub mod object;
 pub mod quantity;
 pub mod queue;
 pub mod resource;
 pub mod revision;
+pub mod runtime;
 pub mod scheduling;
 pub mod selector;
 pub mod status;

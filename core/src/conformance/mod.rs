@@ -3,8 +3,11 @@
 //! A suite is a function that takes a way to make what is to be tested, runs all checks, and panics with the name of the first
 //! that fails.
 
-pub mod scheduling;
+mod check;
+pub mod network;
+pub mod runtime;
 pub mod store;
 
-pub use self::scheduling::scheduling;
+pub use self::network::{network, policy};
+pub use self::runtime::runtime;
 pub use self::store::store;

@@ -31,7 +31,7 @@ use crate::runtime::{DnsConfig, SandboxId};
 /// policy.ingress = Traffic::Only(Vec::new());
 /// network.apply(&[policy]).await?;
 /// assert!(!network.connects(&web, ip, Protocol::Tcp, 5432));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
