@@ -4,7 +4,8 @@ use orlop_core::resource::GroupVersionKind;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{cron, names, validate_create, validate_update};
+use super::batch::cron;
+use super::{names, validate_create, validate_update};
 use crate::strategy::{self, Context};
 use crate::{defaults, doc};
 

@@ -10,10 +10,13 @@
 
 mod autoscaling;
 mod batch;
+mod certificates;
 mod config;
-mod cron;
+mod devices;
 mod endpoints;
 mod errors;
+mod events;
+mod flow_control;
 pub(crate) mod labels;
 mod limits;
 pub(crate) mod meta;
@@ -21,10 +24,10 @@ pub(crate) mod names;
 mod namespace;
 mod network;
 mod node;
-mod others;
 mod pod;
 mod policy;
 mod rbac;
+mod requests;
 pub(crate) mod resources;
 mod service;
 mod storage;
@@ -65,9 +68,9 @@ pub fn validate_create(gvk: &GroupVersionKind, document: &Value) -> Vec<FieldErr
         ("", "PersistentVolumeClaim") => storage::claim(e, document),
         ("", "LimitRange") => limits::limit_range(e, document),
         ("", "ResourceQuota") => limits::quota(e, document),
-        ("", "Event") => others::event(e, document),
+        ("", "Event") => events::event(e, document),
         ("", "Binding") => pod::binding(e, document),
-        ("events.k8s.io", "Event") => others::new_event(e, document),
+        ("events.k8s.io", "Event") => events::new_event(e, document),
         ("apps", "Deployment") => workloads::deployment(e, document),
         ("apps", "ReplicaSet") => workloads::replica_set(e, document),
         ("apps", "DaemonSet") => workloads::daemon_set(e, document),
@@ -88,7 +91,7 @@ pub fn validate_create(gvk: &GroupVersionKind, document: &Value) -> Vec<FieldErr
         ("rbac.authorization.k8s.io", "RoleBinding") => rbac::binding(e, document, true),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::binding(e, document, false),
         ("policy", "PodDisruptionBudget") => policy::disruption_budget(e, document, None),
-        ("policy", "Eviction") => others::eviction(e, document),
+        ("policy", "Eviction") => requests::eviction(e, document),
         ("scheduling.k8s.io", "PriorityClass") => policy::priority_class(e, document),
         ("node.k8s.io", "RuntimeClass") => policy::runtime_class(e, document, None),
         ("coordination.k8s.io", "Lease") => policy::lease(e, document, None),
@@ -99,24 +102,24 @@ pub fn validate_create(gvk: &GroupVersionKind, document: &Value) -> Vec<FieldErr
         ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_capacity(e, document, None),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(e, document, None),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
-            others::signing_request(e, document)
+            certificates::signing_request(e, document)
         }
         ("certificates.k8s.io", "ClusterTrustBundle") => {
             meta::object_meta(e, document, false, NameForm::TrustBundle);
         }
-        ("authentication.k8s.io", "TokenRequest") => others::token_request(e, document),
+        ("authentication.k8s.io", "TokenRequest") => requests::token_request(e, document),
         ("authentication.k8s.io" | "authorization.k8s.io", _) => {}
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => others::flow_schema(e, document),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow_control::flow_schema(e, document),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
-            others::priority_level(e, document)
+            flow_control::priority_level(e, document)
         }
         ("resource.k8s.io", "ResourceClaim") => {
             meta::object_meta(e, document, true, NameForm::Subdomain);
-            others::device_claim(e, doc::get(document, "spec"), &Path::new("spec"));
+            devices::device_claim(e, doc::get(document, "spec"), &Path::new("spec"));
         }
         ("resource.k8s.io", "ResourceClaimTemplate") => {
             meta::object_meta(e, document, true, NameForm::Subdomain);
-            others::device_claim(
+            devices::device_claim(
                 e,
                 doc::at(document, &["spec", "spec"]),
                 &Path::new("spec").child("spec"),
@@ -163,8 +166,8 @@ pub fn validate_update(
         ("", "PersistentVolumeClaim") => storage::claim_update(e, new, old),
         ("", "LimitRange") => limits::limit_range(e, new),
         ("", "ResourceQuota") => limits::quota_update(e, new, old),
-        ("", "Event") => others::event(e, new),
-        ("events.k8s.io", "Event") => others::new_event_update(e, new, old),
+        ("", "Event") => events::event(e, new),
+        ("events.k8s.io", "Event") => events::new_event_update(e, new, old),
         ("apps", "Deployment") => workloads::deployment_update(e, new, old),
         ("apps", "ReplicaSet") => workloads::replica_set_update(e, new, old),
         ("apps", "DaemonSet") => workloads::daemon_set_update(e, new, old),
@@ -193,7 +196,7 @@ pub fn validate_update(
         ("coordination.k8s.io", "Lease") => policy::lease(e, new, Some(old)),
         ("storage.k8s.io", "StorageClass") => storage::class_update(e, new, old),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
-            others::signing_request_update(e, new, old, subresource)
+            certificates::signing_request_update(e, new, old, subresource)
         }
         _ => {
             meta::object_meta_update(e, new, old);
@@ -215,9 +218,9 @@ fn body_update(e: &mut Errors, gvk: &GroupVersionKind, new: &Value, old: &Value)
         ("storage.k8s.io", "CSINode") => storage::csi_node(e, new, Some(old)),
         ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_capacity(e, new, Some(old)),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(e, new, Some(old)),
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => others::flow_schema(e, new),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow_control::flow_schema(e, new),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
-            others::priority_level(e, new)
+            flow_control::priority_level(e, new)
         }
         ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
             e.immutable(
@@ -264,7 +267,7 @@ fn status(e: &mut Errors, gvk: &GroupVersionKind, new: &Value, old: &Value) {
         ("networking.k8s.io", "Ingress") => network::ingress_status(e, new, old),
         ("policy", "PodDisruptionBudget") => policy::disruption_budget_status(e, new, old),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
-            others::signing_request_update(e, new, old, Some("status"));
+            certificates::signing_request_update(e, new, old, Some("status"));
         }
         _ => meta::object_meta_update(e, new, old),
     }
