@@ -26,17 +26,30 @@ impl Controller for Greeter {
     }
 
     async fn reconcile(&self, ctx: &Context, key: &ObjectKey) -> Result<Action, ReconcileError> {
-        let Some(subject) = ctx.store(&MAPS).get(key) else { return Ok(Action::Done) };
-        let Some(whom) = subject.metadata().labels.get("greet") else { return Ok(Action::Done) };
+        let Some(subject) = ctx.store(&MAPS).get(key) else {
+            return Ok(Action::Done);
+        };
+        let Some(whom) = subject.metadata().labels.get("greet") else {
+            return Ok(Action::Done);
+        };
         let name = format!("{}-greeting", key.name);
-        if subject.is_terminating() || ctx.store(&MAPS).get(&ObjectKey::new(&key.namespace, &name)).is_some() {
+        if subject.is_terminating()
+            || ctx
+                .store(&MAPS)
+                .get(&ObjectKey::new(&key.namespace, &name))
+                .is_some()
+        {
             return Ok(Action::Done);
         }
         let greeting = json!({
             "metadata": {"name": name, "ownerReferences": [ctx.owned_by(&subject)]},
             "data": {"text": format!("Hello, {whom}!")},
         });
-        ctx.client().resource(&MAPS).namespace(&key.namespace).create(&greeting).await?;
+        ctx.client()
+            .resource(&MAPS)
+            .namespace(&key.namespace)
+            .create(&greeting)
+            .await?;
         ctx.events().normal(&subject, "Greeted", "Made a greeting");
         Ok(Action::Done)
     }
@@ -44,10 +57,16 @@ impl Controller for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let plane = ControlPlane::builder().in_memory().with_defaults().controller(Greeter).start().await?;
+    let plane = ControlPlane::builder()
+        .in_memory()
+        .with_defaults()
+        .controller(Greeter)
+        .start()
+        .await?;
     let client = plane.admin();
     let maps = client.resource(&MAPS).namespace("default");
-    maps.create(&json!({"metadata": {"name": "world", "labels": {"greet": "world"}}})).await?;
+    maps.create(&json!({"metadata": {"name": "world", "labels": {"greet": "world"}}}))
+        .await?;
     let greeting = loop {
         match maps.find("world-greeting").await? {
             Some(greeting) => break greeting,

@@ -48,7 +48,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}});
     for number in 0..12 {
         let name = format!("p{number}");
-        pods.create(&json!({"metadata": {"name": name}, "spec": {"containers": [container]}})).await?;
+        pods.create(&json!({"metadata": {"name": name}, "spec": {"containers": [container]}}))
+            .await?;
     }
     let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
     while nodes.values().sum::<usize>() < 12 {

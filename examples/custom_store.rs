@@ -60,7 +60,10 @@ impl<S: Store> Store for Audited<S> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::tokio();
-    let make = |commits: Arc<AtomicU64>| Audited { inner: MemoryStore::new(Env::tokio()), commits };
+    let make = |commits: Arc<AtomicU64>| Audited {
+        inner: MemoryStore::new(Env::tokio()),
+        commits,
+    };
 
     conformance::store::store(|| async {
         conformance::store::Subject::new(Arc::new(make(Arc::default())), Env::tokio())
@@ -69,9 +72,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("the store passes the conformance suite");
 
     let commits = Arc::new(AtomicU64::new(0));
-    let plane =
-        ControlPlane::builder().env(env).store(make(commits.clone())).with_defaults().start().await?;
-    println!("a control plane set itself up with {} commits", commits.load(Ordering::Relaxed));
+    let plane = ControlPlane::builder()
+        .env(env)
+        .store(make(commits.clone()))
+        .with_defaults()
+        .start()
+        .await?;
+    println!(
+        "a control plane set itself up with {} commits",
+        commits.load(Ordering::Relaxed)
+    );
     plane.shutdown().await;
     Ok(())
 }

@@ -29,20 +29,30 @@ impl AdmissionPlugin for DenyLatestTag {
     }
 
     fn handles(&self, operation: AdmissionOperation) -> bool {
-        matches!(operation, AdmissionOperation::Create | AdmissionOperation::Update)
+        matches!(
+            operation,
+            AdmissionOperation::Create | AdmissionOperation::Update
+        )
     }
 
     async fn validate(&self, request: &AdmissionRequest) -> Result<(), Status> {
         if !request.is("", "pods") {
             return Ok(());
         }
-        let containers = request.object.pointer("/spec/containers").and_then(|list| list.as_array());
+        let containers = request
+            .object
+            .pointer("/spec/containers")
+            .and_then(|list| list.as_array());
         let latest = containers
             .into_iter()
             .flatten()
             .filter_map(|container| container["image"].as_str())
             .any(|image| image.ends_with(":latest") || !image.contains(':'));
-        if latest { Err(request.forbidden("images need a version")) } else { Ok(()) }
+        if latest {
+            Err(request.forbidden("images need a version"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -80,7 +90,9 @@ impl Controller for Announcer {
 
     async fn reconcile(&self, ctx: &Context, key: &ObjectKey) -> Result<Action, ReconcileError> {
         match ctx.store(&NAMESPACES).get(key) {
-            Some(namespace) if !namespace.is_terminating() => println!("namespace {} is there", key.name),
+            Some(namespace) if !namespace.is_terminating() => {
+                println!("namespace {} is there", key.name)
+            }
             _ => println!("namespace {} goes", key.name),
         }
         Ok(Action::Done)
@@ -91,7 +103,11 @@ impl Controller for Announcer {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join(format!("orlop-orchestrator-{}", std::process::id()));
     let env = Env::tokio();
-    let store = DurableStore::open(directory.join("store"), DurableOptions::default(), env.clone())?;
+    let store = DurableStore::open(
+        directory.join("store"),
+        DurableOptions::default(),
+        env.clone(),
+    )?;
     let plane = ControlPlane::builder()
         .env(env)
         .store(store)
@@ -103,11 +119,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .start()
         .await?;
     let serving = plane.listen("127.0.0.1:0".parse()?).await?;
-    let admin = Credentials { certificate: Some(plane.pki().admin.clone()), ..Credentials::default() };
+    let admin = Credentials {
+        certificate: Some(plane.pki().admin.clone()),
+        ..Credentials::default()
+    };
     let authority = plane.pki().authority.certificate_pem();
     let kubeconfig = directory.join("kubeconfig");
-    Kubeconfig::for_cluster("orchestrator", &serving.url(), Some(authority), "admin", &admin).store(&kubeconfig)?;
-    println!("try: kubectl --kubeconfig {} run web --image nginx:1.27", kubeconfig.display());
+    Kubeconfig::for_cluster(
+        "orchestrator",
+        &serving.url(),
+        Some(authority),
+        "admin",
+        &admin,
+    )
+    .store(&kubeconfig)?;
+    println!(
+        "try: kubectl --kubeconfig {} run web --image nginx:1.27",
+        kubeconfig.display()
+    );
     if std::env::args().nth(1).as_deref() != Some("--once") {
         tokio::signal::ctrl_c().await?;
     }

@@ -29,7 +29,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         if status.ready_replicas == Some(3) {
             break;
         }
-        plane.env().sleep(std::time::Duration::from_millis(100)).await;
+        plane
+            .env()
+            .sleep(std::time::Duration::from_millis(100))
+            .await;
     }
     plane.shutdown().await;
     Ok(())

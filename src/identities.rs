@@ -9,10 +9,18 @@ use orlop_core::resource::Resource;
 use orlop_core::status::Status;
 use serde_json::{Value, json};
 
-const CLUSTER_ROLES: Resource =
-    Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole");
-const CLUSTER_ROLE_BINDINGS: Resource =
-    Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding");
+const CLUSTER_ROLES: Resource = Resource::cluster(
+    "rbac.authorization.k8s.io",
+    "v1",
+    "clusterroles",
+    "ClusterRole",
+);
+const CLUSTER_ROLE_BINDINGS: Resource = Resource::cluster(
+    "rbac.authorization.k8s.io",
+    "v1",
+    "clusterrolebindings",
+    "ClusterRoleBinding",
+);
 
 /// The namespace of the controllers' service accounts.
 const SYSTEM: &str = "kube-system";
@@ -38,10 +46,17 @@ pub(crate) fn controller(name: &str) -> UserInfo {
 
 /// Lets a controller that is not Kubernetes' own do what it says it is about: change its subjects, make and delete what it owns, read
 /// what it watches, and write events.
-pub(crate) async fn grant(client: &dyn Client, name: &str, interests: &Interests) -> Result<(), Status> {
+pub(crate) async fn grant(
+    client: &dyn Client,
+    name: &str,
+    interests: &Interests,
+) -> Result<(), Status> {
     let mut rules: Vec<Value> = Vec::new();
     let mut rule = |resource: &Resource, verbs: &[&str]| {
-        let resources = [resource.plural.to_string(), format!("{}/status", resource.plural)];
+        let resources = [
+            resource.plural.to_string(),
+            format!("{}/status", resource.plural),
+        ];
         rules.push(json!({"apiGroups": [resource.group], "resources": resources, "verbs": verbs}));
     };
     for scope in interests.scopes() {
@@ -54,26 +69,48 @@ pub(crate) async fn grant(client: &dyn Client, name: &str, interests: &Interests
         rule(owned, &["*"]);
     }
     rules.push(json!({"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]}));
-    bind(client, &format!("orlop:controller:{name}"), &controller(name), rules).await
+    bind(
+        client,
+        &format!("orlop:controller:{name}"),
+        &controller(name),
+        rules,
+    )
+    .await
 }
 
 /// Gives an identity a cluster role of its own.
-pub(crate) async fn bind(client: &dyn Client, role: &str, user: &UserInfo, rules: Vec<Value>) -> Result<(), Status> {
+pub(crate) async fn bind(
+    client: &dyn Client,
+    role: &str,
+    user: &UserInfo,
+    rules: Vec<Value>,
+) -> Result<(), Status> {
     let labels = json!({"app.kubernetes.io/managed-by": "orlop"});
     let body = json!({"metadata": {"name": role, "labels": labels}, "rules": rules});
     put(client, &CLUSTER_ROLES, role, &body).await?;
-    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name});
-    let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
+    let subject =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name});
+    let role_ref =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
     let body = json!({"metadata": {"name": role, "labels": labels}, "roleRef": role_ref, "subjects": [subject]});
     put(client, &CLUSTER_ROLE_BINDINGS, role, &body).await
 }
 
 /// Makes an object, or makes it what it should be.
-async fn put(client: &dyn Client, resource: &Resource, name: &str, body: &Value) -> Result<(), Status> {
+async fn put(
+    client: &dyn Client,
+    resource: &Resource,
+    name: &str,
+    body: &Value,
+) -> Result<(), Status> {
     match client.resource(resource).create(body).await {
         Err(status) if status.is_already_exists() => {
             let patch = orlop_core::client::Patch::Merge(body.clone());
-            client.resource(resource).patch(name, patch).await.map(|_| ())
+            client
+                .resource(resource)
+                .patch(name, patch)
+                .await
+                .map(|_| ())
         }
         other => other.map(|_| ()),
     }

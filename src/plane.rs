@@ -96,7 +96,9 @@ type Extend = Box<dyn FnOnce(orlop_apiserver::Builder) -> orlop_apiserver::Build
 
 impl std::fmt::Debug for ControlPlaneBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlPlaneBuilder").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ControlPlaneBuilder")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,19 +156,22 @@ impl ControlPlaneBuilder {
 
     /// One more admission plug-in, behind the default ones.
     pub fn admission(mut self, plugin: impl AdmissionPlugin) -> Self {
-        self.extend.push(Box::new(|builder| builder.admission(plugin)));
+        self.extend
+            .push(Box::new(|builder| builder.admission(plugin)));
         self
     }
 
     /// One more way to find out who asks.
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
-        self.extend.push(Box::new(|builder| builder.authenticator(authenticator)));
+        self.extend
+            .push(Box::new(|builder| builder.authenticator(authenticator)));
         self
     }
 
     /// One more authorizer, asked before the default ones.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
-        self.extend.push(Box::new(|builder| builder.authorizer(authorizer)));
+        self.extend
+            .push(Box::new(|builder| builder.authorizer(authorizer)));
         self
     }
 
@@ -252,8 +257,8 @@ impl ControlPlaneBuilder {
             Some(pki) => pki,
             None => ClusterPki::create(&ClusterPkiOptions::new(), env.wall())?,
         };
-        let key =
-            SigningKey::from_pem(&pki.service_account.key).map_err(|error| Error::Key(error.to_string()))?;
+        let key = SigningKey::from_pem(&pki.service_account.key)
+            .map_err(|error| Error::Key(error.to_string()))?;
         let mut api = ApiServer::builder(store, env.clone())
             .service_accounts(key, &self.issuer)
             .address(self.address.ip(), self.address.port())
@@ -280,7 +285,9 @@ impl ControlPlaneBuilder {
         if defaults || !self.controllers.is_empty() {
             let clients = api.clone();
             let mut manager = ControllerManager::builder(
-                move |name| Arc::new(clients.client(identities::controller(name), name)) as Arc<dyn Client>,
+                move |name| {
+                    Arc::new(clients.client(identities::controller(name), name)) as Arc<dyn Client>
+                },
                 env.clone(),
             )
             .catalog(Served)
@@ -297,11 +304,15 @@ impl ControlPlaneBuilder {
             let manager = manager.build()?;
             synced.push(manager.synced());
             let token = tasks.token();
-            tasks.spawn("controller-manager", async move { manager.run(&token).await });
+            tasks.spawn(
+                "controller-manager",
+                async move { manager.run(&token).await },
+            );
         }
 
         if (self.defaults && !self.no_scheduler) || !self.profiles.is_empty() {
-            let client: Arc<dyn Client> = Arc::new(api.client(identities::scheduler(), "kube-scheduler"));
+            let client: Arc<dyn Client> =
+                Arc::new(api.client(identities::scheduler(), "kube-scheduler"));
             let mut scheduler = Scheduler::builder(client, env.clone());
             if self.profiles.is_empty() {
                 scheduler = scheduler.profile(Profile::default_scheduler());
@@ -342,9 +353,15 @@ impl Catalog for Served {
     async fn resources(&self) -> Result<Vec<Resource>, Status> {
         let whole = |info: &&resources::ResourceInfo| {
             info.stored_as.is_none()
-                && [Verb::List, Verb::Watch, Verb::Delete].into_iter().all(|verb| info.allows(verb))
+                && [Verb::List, Verb::Watch, Verb::Delete]
+                    .into_iter()
+                    .all(|verb| info.allows(verb))
         };
-        Ok(resources::builtin().iter().filter(whole).map(|info| info.resource.clone()).collect())
+        Ok(resources::builtin()
+            .iter()
+            .filter(whole)
+            .map(|info| info.resource.clone())
+            .collect())
     }
 }
 
@@ -359,7 +376,9 @@ pub struct ControlPlane {
 
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlPlane").field("api", &self.api).finish_non_exhaustive()
+        f.debug_struct("ControlPlane")
+            .field("api", &self.api)
+            .finish_non_exhaustive()
     }
 }
 
@@ -442,8 +461,9 @@ impl ControlPlane {
     /// # Errors
     /// [`Error::Listen`] for an address that is taken or not this machine's.
     pub async fn listen(&self, address: SocketAddr) -> Result<ServingAt, Error> {
-        let socket =
-            TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })?;
+        let socket = TcpListener::bind(address)
+            .await
+            .map_err(|error| Error::Listen { address, error })?;
         self.serve(socket)
     }
 
@@ -452,9 +472,10 @@ impl ControlPlane {
     /// # Errors
     /// For certificates that cannot be used.
     pub fn serve(&self, socket: TcpListener) -> Result<ServingAt, Error> {
-        let address = socket
-            .local_addr()
-            .map_err(|error| Error::Listen { address: SocketAddr::from(([0, 0, 0, 0], 0)), error })?;
+        let address = socket.local_addr().map_err(|error| Error::Listen {
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            error,
+        })?;
         let clients = ClientVerifier::from_pem(self.pki.authority.certificate_pem())?;
         let tls = ServerTls::new(&self.pki.server, Some(&clients), self.env())?;
         let listener = Listener::tls(tls);

@@ -25,13 +25,19 @@ pub struct LocalClient {
 
 impl std::fmt::Debug for LocalClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalClient").field("user", &self.user.name).finish_non_exhaustive()
+        f.debug_struct("LocalClient")
+            .field("user", &self.user.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl LocalClient {
     pub(crate) fn new(server: Arc<Server>, user: UserInfo, name: &str) -> Self {
-        Self { server, user, name: name.into() }
+        Self {
+            server,
+            user,
+            name: name.into(),
+        }
     }
 }
 
@@ -39,9 +45,17 @@ impl LocalClient {
 impl Client for LocalClient {
     async fn call(&self, request: Request) -> Result<Answer, Status> {
         let target = request.target;
-        let found = resources::find(&target.resource.group, &target.resource.version, &target.resource.plural);
+        let found = resources::find(
+            &target.resource.group,
+            &target.resource.version,
+            &target.resource.plural,
+        );
         let Some(info) = found else {
-            return Err(Status::failure(404, reason::NOT_FOUND, "the server could not find the requested resource"));
+            return Err(Status::failure(
+                404,
+                reason::NOT_FOUND,
+                "the server could not find the requested resource",
+            ));
         };
         let at = At {
             info,
@@ -50,7 +64,9 @@ impl Client for LocalClient {
             subresource: target.subresource.unwrap_or_default(),
         };
         let mut cx = Context::of(self.user.clone(), &self.name);
-        self.server.authorize_operation(&cx, &at, &request.operation).await?;
+        self.server
+            .authorize_operation(&cx, &at, &request.operation)
+            .await?;
         let outcome = self.server.perform(&mut cx, &at, request.operation).await?;
         for warning in &cx.warnings {
             tracing::debug!(user = %self.user.name, resource = %info.resource.plural, %warning, "the API server warns");
@@ -92,12 +108,18 @@ fn answer(info: &'static ResourceInfo, outcome: Outcome) -> Result<Answer, Statu
             Answer::Object(Object::from_value(document).map_err(Status::internal)?)
         }
         Outcome::List(page) => Answer::List(ObjectList {
-            items: page.items.iter().map(|object| view(info, object)).collect::<Result<_, _>>()?,
+            items: page
+                .items
+                .iter()
+                .map(|object| view(info, object))
+                .collect::<Result<_, _>>()?,
             revision: page.revision,
             continue_token: page.continue_token,
             remaining: page.remaining,
         }),
-        Outcome::Watch(watch) => Answer::Watch(Box::pin(watch.map(move |item| view_event(info, item?)))),
+        Outcome::Watch(watch) => {
+            Answer::Watch(Box::pin(watch.map(move |item| view_event(info, item?))))
+        }
         Outcome::Status(status) => Answer::Status(status),
     })
 }

@@ -35,7 +35,9 @@ struct ResourceLabels {
     resource: String,
 }
 
-const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const BUCKETS: [f64; 12] = [
+    0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
 
 /// What is counted.
 pub(crate) struct Metrics {
@@ -53,33 +55,68 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
-        let durations: Family<DurationLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(histogram);
+        let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(histogram);
         let objects = Family::default();
-        registry.register("apiserver_request", "Requests, by verb, resource and code", requests.clone());
+        registry.register(
+            "apiserver_request",
+            "Requests, by verb, resource and code",
+            requests.clone(),
+        );
         registry.register(
             "apiserver_request_duration_seconds",
             "How long requests took that were no watches, in seconds",
             durations.clone(),
         );
-        registry.register("apiserver_storage_objects", "Objects in the store, by resource", objects.clone());
-        Self { registry, requests, durations, objects }
+        registry.register(
+            "apiserver_storage_objects",
+            "Objects in the store, by resource",
+            objects.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            durations,
+            objects,
+        }
     }
 
     /// Counts a request. What names no resource that is served is counted without one, so that nobody can make up series.
-    pub(crate) fn observe(&self, method: &Method, described: &Described, code: StatusCode, elapsed: Duration) {
-        let verb = if described.verb.is_empty() { other_verb(method) } else { described.verb };
-        let served = orlop_api::resources::builtin()
-            .iter()
-            .any(|info| info.resource.plural == described.resource && info.resource.group == described.group);
+    pub(crate) fn observe(
+        &self,
+        method: &Method,
+        described: &Described,
+        code: StatusCode,
+        elapsed: Duration,
+    ) {
+        let verb = if described.verb.is_empty() {
+            other_verb(method)
+        } else {
+            described.verb
+        };
+        let served = orlop_api::resources::builtin().iter().any(|info| {
+            info.resource.plural == described.resource && info.resource.group == described.group
+        });
         let (group, resource) = if served {
             (described.group.clone(), described.resource.clone())
         } else {
             (String::new(), String::new())
         };
-        let labels = RequestLabels { verb, group: group.clone(), resource: resource.clone(), code: code.as_u16() };
+        let labels = RequestLabels {
+            verb,
+            group: group.clone(),
+            resource: resource.clone(),
+            code: code.as_u16(),
+        };
         self.requests.get_or_create(&labels).inc();
         if verb != "watch" {
-            self.durations.get_or_create(&DurationLabels { verb, group, resource }).observe(elapsed.as_secs_f64());
+            self.durations
+                .get_or_create(&DurationLabels {
+                    verb,
+                    group,
+                    resource,
+                })
+                .observe(elapsed.as_secs_f64());
         }
     }
 
@@ -87,8 +124,12 @@ impl Metrics {
     pub(crate) fn encode(&self, server: &Server, out: &mut String) -> fmt::Result {
         for resource in Objects::stored_resources() {
             if let Some(kind) = server.registry.caches.kind(resource) {
-                let labels = ResourceLabels { resource: resource.qualified() };
-                self.objects.get_or_create(&labels).set(i64::try_from(kind.len()).unwrap_or(i64::MAX));
+                let labels = ResourceLabels {
+                    resource: resource.qualified(),
+                };
+                self.objects
+                    .get_or_create(&labels)
+                    .set(i64::try_from(kind.len()).unwrap_or(i64::MAX));
             }
         }
         prometheus_client::encoding::text::encode(out, &self.registry)

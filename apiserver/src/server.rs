@@ -15,7 +15,8 @@ use orlop_core::store::{Store, StoreError};
 
 use crate::admission;
 use crate::authentication::{
-    Authentication, BootstrapTokens, OpenIdDiscovery, ServiceAccountTokens, SigningKey, StaticTokens, TokenIssuer,
+    Authentication, BootstrapTokens, OpenIdDiscovery, ServiceAccountTokens, SigningKey,
+    StaticTokens, TokenIssuer,
 };
 use crate::authorization::{AggregationController, Masters, NodeAuthorizer, RbacAuthorizer, Union};
 use crate::bootstrap;
@@ -28,7 +29,12 @@ use crate::registry::{Registry, ServiceAllocator, ServiceRange};
 /// How often history is compacted; as much of it is kept.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
 
-const CLUSTER_ROLES: Resource = Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole");
+const CLUSTER_ROLES: Resource = Resource::cluster(
+    "rbac.authorization.k8s.io",
+    "v1",
+    "clusterroles",
+    "ClusterRole",
+);
 const SERVICES: Resource = Resource::namespaced("", "v1", "services", "Service");
 
 /// Why a server does not start.
@@ -93,7 +99,9 @@ pub struct Builder {
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,11 +205,19 @@ impl Builder {
     /// When the store cannot be read or written.
     pub async fn start(self) -> Result<ApiServer, Error> {
         let tasks = TaskGroup::new(self.env.clone());
-        let caches = Caches::new(self.env.clone(), self.store.clone(), Registry::stored_resources());
+        let caches = Caches::new(
+            self.env.clone(),
+            self.store.clone(),
+            Registry::stored_resources(),
+        );
         caches.start(&tasks).await?;
         let reader: Arc<dyn ObjectReader> = caches.clone();
 
-        let audiences: Vec<String> = self.service_accounts.iter().map(|(_, issuer)| issuer.clone()).collect();
+        let audiences: Vec<String> = self
+            .service_accounts
+            .iter()
+            .map(|(_, issuer)| issuer.clone())
+            .collect();
         let mut authentication = Authentication::new(audiences.clone()).anonymous(self.anonymous);
         if let Some(tokens) = self.tokens {
             authentication = authentication.token(tokens);
@@ -213,7 +229,12 @@ impl Builder {
         let mut oidc = None;
         if let Some((key, name)) = self.service_accounts {
             let verifying = vec![key.verifying_key().clone()];
-            oidc = Some(OpenIdDiscovery::new(&name, &self.address, None, verifying.clone()));
+            oidc = Some(OpenIdDiscovery::new(
+                &name,
+                &self.address,
+                None,
+                verifying.clone(),
+            ));
             authentication = authentication.token(ServiceAccountTokens::new(
                 vec![name.clone()],
                 verifying,
@@ -221,17 +242,30 @@ impl Builder {
                 reader.clone(),
                 self.env.clone(),
             ));
-            issuer = Some(Arc::new(TokenIssuer::new(name, key, audiences.clone(), reader.clone(), self.env.clone())));
+            issuer = Some(Arc::new(TokenIssuer::new(
+                name,
+                key,
+                audiences.clone(),
+                reader.clone(),
+                self.env.clone(),
+            )));
         }
         if self.defaults {
-            authentication = authentication.token(BootstrapTokens::new(reader.clone(), self.env.clone(), &audiences));
+            authentication = authentication.token(BootstrapTokens::new(
+                reader.clone(),
+                self.env.clone(),
+                &audiences,
+            ));
         }
 
         let mut authorizers = self.authorizers;
         // The server's own identity is in this group: without it nothing could be set up.
         authorizers.push(Arc::new(Masters));
         if self.defaults {
-            authorizers.push(Arc::new(NodeAuthorizer::new(reader.clone(), bootstrap::node_rules())));
+            authorizers.push(Arc::new(NodeAuthorizer::new(
+                reader.clone(),
+                bootstrap::node_rules(),
+            )));
             authorizers.push(Arc::new(RbacAuthorizer::new(reader.clone())));
         }
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
@@ -243,7 +277,10 @@ impl Builder {
         };
         plugins.extend(self.admission);
         for (index, plugin) in plugins.iter().enumerate() {
-            if plugins[..index].iter().any(|other| other.name() == plugin.name()) {
+            if plugins[..index]
+                .iter()
+                .any(|other| other.name() == plugin.name())
+            {
                 return Err(Error::DuplicatePlugin(plugin.name()));
             }
         }
@@ -274,22 +311,30 @@ impl Builder {
             bootstrapped: AtomicBool::new(!self.defaults),
             stopping: AtomicBool::new(false),
         });
-        let api = ApiServer { server: server.clone(), tasks };
+        let api = ApiServer {
+            server: server.clone(),
+            tasks,
+        };
         if self.defaults {
             let config = bootstrap::Config {
                 advertise: Some(SocketAddr::new(self.host, self.port)),
                 service_range: self.services.cidr(),
                 client_ca: self.client_ca,
             };
-            bootstrap::run(&api.loopback(), &server.env, &config).await.map_err(Error::Bootstrap)?;
+            bootstrap::run(&api.loopback(), &server.env, &config)
+                .await
+                .map_err(Error::Bootstrap)?;
             let (client, caches) = (Arc::new(api.loopback()), server.registry.caches.clone());
-            api.tasks.spawn_until_cancelled("clusterrole-aggregation", async move {
-                aggregate_roles(AggregationController::new(client, caches.clone()), &caches).await;
-            });
+            api.tasks
+                .spawn_until_cancelled("clusterrole-aggregation", async move {
+                    aggregate_roles(AggregationController::new(client, caches.clone()), &caches)
+                        .await;
+                });
             server.bootstrapped.store(true, Ordering::Release);
         }
         let compacted = server.clone();
-        api.tasks.spawn_until_cancelled("compaction", async move { compact(&compacted).await });
+        api.tasks
+            .spawn_until_cancelled("compaction", async move { compact(&compacted).await });
         Ok(api)
     }
 }
@@ -333,7 +378,9 @@ pub struct ApiServer {
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer").field("address", &self.server.address).finish_non_exhaustive()
+        f.debug_struct("ApiServer")
+            .field("address", &self.server.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -352,7 +399,13 @@ impl ApiServer {
     /// The server's own client: a member of `system:masters`.
     #[must_use]
     pub fn loopback(&self) -> LocalClient {
-        self.client(UserInfo::new("system:apiserver", [SYSTEM_MASTERS, orlop_core::auth::ALL_AUTHENTICATED]), "kube-apiserver")
+        self.client(
+            UserInfo::new(
+                "system:apiserver",
+                [SYSTEM_MASTERS, orlop_core::auth::ALL_AUTHENTICATED],
+            ),
+            "kube-apiserver",
+        )
     }
 
     /// The service of HTTP requests, each authenticated by what it brings.

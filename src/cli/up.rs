@@ -112,7 +112,9 @@ fn failure(text: impl Into<String>) -> Failure {
 
 /// Runs until told to stop.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(up(options))
 }
 
@@ -129,7 +131,11 @@ async fn up(options: Options) -> Result<(), Failure> {
     };
     let directory = make_directory(&directory)?;
     let lock = lock(&directory)?;
-    let tokens = options.token_auth_file.as_deref().map(read_tokens).transpose()?;
+    let tokens = options
+        .token_auth_file
+        .as_deref()
+        .map(read_tokens)
+        .transpose()?;
     let socket = TcpListener::bind(options.listen)
         .await
         .map_err(|error| failure(format!("cannot listen at {}: {error}", options.listen)))?;
@@ -142,15 +148,21 @@ async fn up(options: Options) -> Result<(), Failure> {
     };
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
     let store: Arc<dyn Store> = match options.store {
-        StoreKind::Durable => {
-            Arc::new(DurableStore::open(directory.join("store"), DurableOptions::default(), env.clone())?)
-        }
+        StoreKind::Durable => Arc::new(DurableStore::open(
+            directory.join("store"),
+            DurableOptions::default(),
+            env.clone(),
+        )?),
         StoreKind::Memory => Arc::new(MemoryStore::new(env.clone())),
     };
 
     let without: BTreeSet<Part> = options.without.into_iter().collect();
-    let mut builder =
-        ControlPlane::builder().env(env.clone()).shared_store(store).with_defaults().pki(pki).advertise(address);
+    let mut builder = ControlPlane::builder()
+        .env(env.clone())
+        .shared_store(store)
+        .with_defaults()
+        .pki(pki)
+        .advertise(address);
     if let Some(tokens) = tokens {
         builder = builder.static_tokens(tokens);
     }
@@ -160,7 +172,11 @@ async fn up(options: Options) -> Result<(), Failure> {
     if without.contains(&Part::ControllerManager) {
         builder = builder.without_controllers();
     }
-    let nodes = if without.contains(&Part::Nodes) { 0 } else { options.nodes.unwrap_or(NODES) };
+    let nodes = if without.contains(&Part::Nodes) {
+        0
+    } else {
+        options.nodes.unwrap_or(NODES)
+    };
     if nodes > 0 {
         builder = builder.simulated_nodes(SimulatedNodes::new(nodes));
     }
@@ -171,7 +187,12 @@ async fn up(options: Options) -> Result<(), Failure> {
 
     say(&directory, options.store, options.runtime, nodes, &without);
     let took = env.now().since(started);
-    println!("ready in {} ms at {}; next: export KUBECONFIG={}", took.as_millis(), serving.url(), kubeconfig.display());
+    println!(
+        "ready in {} ms at {}; next: export KUBECONFIG={}",
+        took.as_millis(),
+        serving.url(),
+        kubeconfig.display()
+    );
 
     let why = futures::future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
     drop(why);
@@ -182,11 +203,26 @@ async fn up(options: Options) -> Result<(), Failure> {
 }
 
 /// Says what was chosen and why.
-fn say(directory: &Path, store: StoreKind, runtime: RuntimeKind, nodes: usize, without: &BTreeSet<Part>) {
-    let kinds = resources::builtin().iter().filter(|info| info.is_stored()).count();
-    println!("Orlop {}: Kubernetes v1.36, {kinds} resources", env!("CARGO_PKG_VERSION"));
+fn say(
+    directory: &Path,
+    store: StoreKind,
+    runtime: RuntimeKind,
+    nodes: usize,
+    without: &BTreeSet<Part>,
+) {
+    let kinds = resources::builtin()
+        .iter()
+        .filter(|info| info.is_stored())
+        .count();
+    println!(
+        "Orlop {}: Kubernetes v1.36, {kinds} resources",
+        env!("CARGO_PKG_VERSION")
+    );
     match store {
-        StoreKind::Durable => println!("  store    durable, in {}: what is acknowledged is on disk", directory.join("store").display()),
+        StoreKind::Durable => println!(
+            "  store    durable, in {}: what is acknowledged is on disk",
+            directory.join("store").display()
+        ),
         StoreKind::Memory => println!("  store    in memory: everything is gone with this process"),
     }
     if nodes == 0 {
@@ -196,7 +232,9 @@ fn say(directory: &Path, store: StoreKind, runtime: RuntimeKind, nodes: usize, w
             RuntimeKind::Auto => "chosen because this version has no other runtime yet",
             RuntimeKind::Sim => "as asked",
         };
-        println!("  nodes    {nodes}, simulated ({why}): they run nothing, pods only look as if they ran");
+        println!(
+            "  nodes    {nodes}, simulated ({why}): they run nothing, pods only look as if they ran"
+        );
     }
     for part in without {
         let part = match part {
@@ -210,16 +248,29 @@ fn say(directory: &Path, store: StoreKind, runtime: RuntimeKind, nodes: usize, w
 
 /// Where the cluster is kept when nothing is said.
 fn default_directory() -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let base = base.or_else(home).ok_or_else(|| failure("neither HOME nor XDG_DATA_HOME is set: say --data-dir"))?;
+    let base = base
+        .or_else(home)
+        .ok_or_else(|| failure("neither HOME nor XDG_DATA_HOME is set: say --data-dir"))?;
     Ok(base.join("orlop"))
 }
 
 fn make_directory(directory: &Path) -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt;
-    let show = |error: std::io::Error| failure(format!("cannot use the directory {}: {error}", directory.display()));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(show)?;
+    let show = |error: std::io::Error| {
+        failure(format!(
+            "cannot use the directory {}: {error}",
+            directory.display()
+        ))
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(show)?;
     directory.canonicalize().map_err(show)
 }
 
@@ -233,19 +284,29 @@ fn lock(directory: &Path) -> Result<std::fs::File, Failure> {
         .write(true)
         .mode(0o600)
         .open(&path)
-        .map_err(|error| failure(format!("cannot write to the directory {}: {error}", directory.display())))?;
+        .map_err(|error| {
+            failure(format!(
+                "cannot write to the directory {}: {error}",
+                directory.display()
+            ))
+        })?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(failure(format!("another orlop uses the directory {}", directory.display())))
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(failure(format!(
+            "another orlop uses the directory {}",
+            directory.display()
+        ))),
         Err(error) => Err(failure(format!("cannot lock {}: {error}", path.display()))),
     }
 }
 
 fn read_tokens(file: &Path) -> Result<StaticTokens, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| failure(format!("cannot read --token-auth-file {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        failure(format!(
+            "cannot read --token-auth-file {}: {error}",
+            file.display()
+        ))
+    })?;
     StaticTokens::parse(&text, &[])
         .map_err(|error| failure(format!("--token-auth-file {}: {error}", file.display())))
 }
@@ -259,7 +320,10 @@ fn hostname() -> Option<String> {
 }
 
 fn write_kubeconfig(plane: &ControlPlane, serving: ServingAt, path: &Path) -> Result<(), Failure> {
-    let credentials = Credentials { certificate: Some(plane.pki().admin.clone()), ..Credentials::default() };
+    let credentials = Credentials {
+        certificate: Some(plane.pki().admin.clone()),
+        ..Credentials::default()
+    };
     let config = Kubeconfig::for_cluster(
         "orlop",
         &serving.url(),

@@ -42,7 +42,9 @@ impl Addresses {
             return *ip;
         }
         let base = base(node);
-        let free = (2..RANGE - 1).map(|host| Ipv4Addr::from(base + host)).find(|ip| !self.taken.contains(ip));
+        let free = (2..RANGE - 1)
+            .map(|host| Ipv4Addr::from(base + host))
+            .find(|ip| !self.taken.contains(ip));
         // A node takes fewer pods than it has addresses; should it not, the last one is given twice, for nothing answers there.
         let ip = free.unwrap_or_else(|| Ipv4Addr::from(base + RANGE - 1));
         self.by_pod.insert(pod.clone(), ip);

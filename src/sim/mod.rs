@@ -58,7 +58,11 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { cpu: "32".to_owned(), memory: "256Gi".to_owned(), pods: 110 }
+        Self {
+            cpu: "32".to_owned(),
+            memory: "256Gi".to_owned(),
+            pods: 110,
+        }
     }
 }
 
@@ -101,7 +105,10 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(options: SimulatedNodes) -> Self {
-        Self { options, addresses: Mutex::new(Addresses::default()) }
+        Self {
+            options,
+            addresses: Mutex::new(Addresses::default()),
+        }
     }
 
     /// The number of a node of ours, by its name.
@@ -109,20 +116,49 @@ impl Driver {
         node::number(node).filter(|number| *number < self.options.count)
     }
 
-    async fn start(&self, ctx: &Context, pod: &Object, value: &Value, number: usize) -> Result<Action, ReconcileError> {
-        let host_network = value.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true);
+    async fn start(
+        &self,
+        ctx: &Context,
+        pod: &Object,
+        value: &Value,
+        number: usize,
+    ) -> Result<Action, ReconcileError> {
+        let host_network =
+            value.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true);
         let node_ip = addresses::node_ip(number);
-        let ip = if host_network { node_ip } else { self.addresses.lock().give(number, &pod.key()) };
-        let status = pod::running(value, &ip.to_string(), &node_ip.to_string(), ctx.env().wall());
+        let ip = if host_network {
+            node_ip
+        } else {
+            self.addresses.lock().give(number, &pod.key())
+        };
+        let status = pod::running(
+            value,
+            &ip.to_string(),
+            &node_ip.to_string(),
+            ctx.env().wall(),
+        );
         self.patch_status(ctx, pod, status).await?;
         // What ends by itself is looked at again then.
-        Ok(if pod::runs_forever(value) { Action::Done } else { Action::RequeueAfter(self.options.run_for) })
+        Ok(if pod::runs_forever(value) {
+            Action::Done
+        } else {
+            Action::RequeueAfter(self.options.run_for)
+        })
     }
 
-    async fn patch_status(&self, ctx: &Context, pod: &Object, status: Value) -> Result<(), ReconcileError> {
+    async fn patch_status(
+        &self,
+        ctx: &Context,
+        pod: &Object,
+        status: Value,
+    ) -> Result<(), ReconcileError> {
         // The uid keeps a namesake that came later from getting this one's status.
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
-        let pods = ctx.client().resource(&PODS).namespace(pod.namespace()).field_manager("kubelet");
+        let pods = ctx
+            .client()
+            .resource(&PODS)
+            .namespace(pod.namespace())
+            .field_manager("kubelet");
         match pods.patch_status(pod.name(), patch).await {
             Ok(_) => Ok(()),
             Err(status) if status.is_not_found() => Ok(()),
@@ -133,11 +169,17 @@ impl Driver {
     async fn stop(&self, ctx: &Context, pod: &Object) -> Result<Action, ReconcileError> {
         let now = ctx.env().wall();
         let metadata = pod.metadata();
-        let grace = metadata.deletion_grace_period_seconds.unwrap_or(0).max(0).unsigned_abs();
+        let grace = metadata
+            .deletion_grace_period_seconds
+            .unwrap_or(0)
+            .max(0)
+            .unsigned_abs();
         if let Some(deadline) = metadata.deletion_timestamp {
             // The deletion began its grace period before the deadline.
             let stop_after = self.options.stop_after.min(Duration::from_secs(grace));
-            let began = deadline.checked_sub(Duration::from_secs(grace)).unwrap_or(deadline);
+            let began = deadline
+                .checked_sub(Duration::from_secs(grace))
+                .unwrap_or(deadline);
             let ends = began.checked_add(stop_after).unwrap_or(deadline);
             if let Ok(left) = Duration::try_from(ends.duration_since(now))
                 && !left.is_zero()
@@ -150,7 +192,13 @@ impl Driver {
             uid: Some(pod.uid().to_owned()),
             ..DeleteOptions::default()
         };
-        match ctx.client().resource(&PODS).namespace(pod.namespace()).delete(pod.name(), options).await {
+        match ctx
+            .client()
+            .resource(&PODS)
+            .namespace(pod.namespace())
+            .delete(pod.name(), options)
+            .await
+        {
             Ok(()) => {}
             // It is gone, or another of its name is there.
             Err(status) if status.is_not_found() || status.is_conflict() => {}
@@ -185,8 +233,13 @@ impl Controller for Driver {
             return Ok(Action::Done);
         };
         let value = pod.value()?;
-        let node = value.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-        let Some(number) = self.number(node) else { return Ok(Action::Done) };
+        let node = value
+            .pointer("/spec/nodeName")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let Some(number) = self.number(node) else {
+            return Ok(Action::Done);
+        };
         if pod.is_terminating() {
             self.addresses.lock().take_back_of(key);
             return self.stop(ctx, &pod).await;
@@ -196,7 +249,8 @@ impl Controller for Driver {
                 // The binding is the last thing that happened to it.
                 let bound = pod::bound_at(&value).or(pod.metadata().creation_timestamp);
                 let starts = bound.and_then(|at| at.checked_add(self.options.start_after).ok());
-                if let Some(Ok(left)) = starts.map(|at| Duration::try_from(at.duration_since(ctx.env().wall())))
+                if let Some(Ok(left)) =
+                    starts.map(|at| Duration::try_from(at.duration_since(ctx.env().wall())))
                     && !left.is_zero()
                 {
                     return Ok(Action::RequeueAfter(left));
@@ -205,14 +259,16 @@ impl Controller for Driver {
             }
             "Running" if !pod::runs_forever(&value) => {
                 let now = ctx.env().wall();
-                let ends = pod::started_at(&value).and_then(|at| at.checked_add(self.options.run_for).ok());
+                let ends = pod::started_at(&value)
+                    .and_then(|at| at.checked_add(self.options.run_for).ok());
                 if let Some(Ok(left)) = ends.map(|at| Duration::try_from(at.duration_since(now)))
                     && !left.is_zero()
                 {
                     return Ok(Action::RequeueAfter(left));
                 }
                 self.addresses.lock().take_back_of(key);
-                self.patch_status(ctx, &pod, pod::succeeded(&value, now)).await?;
+                self.patch_status(ctx, &pod, pod::succeeded(&value, now))
+                    .await?;
                 Ok(Action::Done)
             }
             "Running" => {

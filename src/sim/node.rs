@@ -75,10 +75,19 @@ async fn register(ctx: &Context, options: &SimulatedNodes, number: usize) -> Res
     renew(ctx, options, number, true).await
 }
 
-async fn renew(ctx: &Context, options: &SimulatedNodes, number: usize, report: bool) -> Result<(), Status> {
+async fn renew(
+    ctx: &Context,
+    options: &SimulatedNodes,
+    number: usize,
+    report: bool,
+) -> Result<(), Status> {
     let now = ctx.env().wall();
     let name = name(number);
-    let leases = ctx.client().resource(&LEASES).namespace(LEASE_NAMESPACE).field_manager("kubelet");
+    let leases = ctx
+        .client()
+        .resource(&LEASES)
+        .namespace(LEASE_NAMESPACE)
+        .field_manager("kubelet");
     let nodes = ctx.client().resource(&NODES).field_manager("kubelet");
     match leases.find(&name).await? {
         Some(lease) => {
@@ -97,7 +106,10 @@ async fn renew(ctx: &Context, options: &SimulatedNodes, number: usize, report: b
     }
     if report {
         let status = json!({"conditions": conditions(now), "capacity": capacity(options), "allocatable": capacity(options)});
-        match nodes.patch_status(&name, Patch::Strategic(json!({ "status": status }))).await {
+        match nodes
+            .patch_status(&name, Patch::Strategic(json!({ "status": status })))
+            .await
+        {
             Err(status) if status.is_not_found() => {
                 nodes.create(&object(options, number, now)).await?;
             }
@@ -123,7 +135,9 @@ fn micros(now: Timestamp) -> String {
 }
 
 fn seconds(now: Timestamp) -> String {
-    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
 }
 
 fn capacity(options: &SimulatedNodes) -> Value {
@@ -143,10 +157,30 @@ fn conditions(now: Timestamp) -> Value {
         })
     };
     json!([
-        condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "simulated: there is nothing to use memory"),
-        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "simulated: there is nothing to use disks"),
-        condition("PIDPressure", "False", "KubeletHasSufficientPID", "simulated: there are no processes"),
-        condition("Ready", "True", "KubeletReady", "simulated: pods are said to run, nothing runs"),
+        condition(
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "simulated: there is nothing to use memory"
+        ),
+        condition(
+            "DiskPressure",
+            "False",
+            "KubeletHasNoDiskPressure",
+            "simulated: there is nothing to use disks"
+        ),
+        condition(
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "simulated: there are no processes"
+        ),
+        condition(
+            "Ready",
+            "True",
+            "KubeletReady",
+            "simulated: pods are said to run, nothing runs"
+        ),
     ])
 }
 
@@ -205,6 +239,11 @@ mod tests {
         assert_eq!(number("sim-012"), None);
         assert_eq!(number("node-1"), None);
         let node = object(&SimulatedNodes::new(1), 0, Timestamp::UNIX_EPOCH);
-        assert_eq!(node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().map(|v| &v[..12]), Some("simulated://"));
+        assert_eq!(
+            node["status"]["nodeInfo"]["containerRuntimeVersion"]
+                .as_str()
+                .map(|v| &v[..12]),
+            Some("simulated://")
+        );
     }
 }

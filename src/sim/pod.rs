@@ -5,16 +5,24 @@ use serde_json::{Value, json};
 
 /// The phase.
 pub(super) fn phase(pod: &Value) -> &str {
-    pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default()
+    pod.pointer("/status/phase")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Whether its containers are started again whenever they end: such a pod runs until it is deleted.
 pub(super) fn runs_forever(pod: &Value) -> bool {
-    matches!(pod.pointer("/spec/restartPolicy").and_then(Value::as_str), None | Some("Always"))
+    matches!(
+        pod.pointer("/spec/restartPolicy").and_then(Value::as_str),
+        None | Some("Always")
+    )
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
-    pod.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition["type"] == kind)
+    pod.pointer("/status/conditions")?
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)
 }
 
 fn time(value: &Value) -> Option<Timestamp> {
@@ -32,21 +40,33 @@ pub(super) fn started_at(pod: &Value) -> Option<Timestamp> {
 }
 
 fn seconds(now: Timestamp) -> String {
-    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
 }
 
 fn list<'a>(pod: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    pod.pointer("/spec").and_then(|spec| spec.get(field)).and_then(Value::as_array).into_iter().flatten()
+    pod.pointer("/spec")
+        .and_then(|spec| spec.get(field))
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// Ids of containers are made of the pod's: nothing else is there to name.
 fn container_id(pod: &Value, name: &str) -> String {
-    let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let uid = pod
+        .pointer("/metadata/uid")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     format!("simulated://{uid}-{name}")
 }
 
 fn conditions(pod: &Value, now: &str, ready: bool, reason: Option<&str>) -> Value {
-    let generation = pod.pointer("/metadata/generation").cloned().unwrap_or(Value::Null);
+    let generation = pod
+        .pointer("/metadata/generation")
+        .cloned()
+        .unwrap_or(Value::Null);
     let make = |kind: &str, status: bool, reason: Option<&str>| {
         let mut made = json!({
             "type": kind,
@@ -110,7 +130,9 @@ fn is_sidecar(container: &Value) -> bool {
 /// All containers up, all init containers done.
 pub(super) fn running(pod: &Value, pod_ip: &str, host_ip: &str, now: Timestamp) -> Value {
     let now = seconds(now);
-    let containers: Vec<Value> = list(pod, "containers").map(|container| up(pod, container, &now)).collect();
+    let containers: Vec<Value> = list(pod, "containers")
+        .map(|container| up(pod, container, &now))
+        .collect();
     let init: Vec<Value> = list(pod, "initContainers")
         .map(|container| {
             if is_sidecar(container) {
@@ -143,11 +165,20 @@ pub(super) fn running(pod: &Value, pod_ip: &str, host_ip: &str, now: Timestamp) 
 
 /// All containers ended well.
 pub(super) fn succeeded(pod: &Value, now: Timestamp) -> Value {
-    let started = pod.pointer("/status/startTime").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let started = pod
+        .pointer("/status/startTime")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     let now = seconds(now);
-    let started = if started.is_empty() { now.clone() } else { started };
-    let containers: Vec<Value> =
-        list(pod, "containers").map(|container| ended(pod, container, &started, &now)).collect();
+    let started = if started.is_empty() {
+        now.clone()
+    } else {
+        started
+    };
+    let containers: Vec<Value> = list(pod, "containers")
+        .map(|container| ended(pod, container, &started, &now))
+        .collect();
     json!({
         "phase": "Succeeded",
         "conditions": conditions(pod, &now, false, Some("PodCompleted")),
@@ -171,7 +202,10 @@ mod tests {
         });
         assert!(!runs_forever(&pod));
         let status = running(&pod, "10.0.0.2", "198.18.0.2", Timestamp::UNIX_EPOCH);
-        assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+        assert_eq!(
+            status["initContainerStatuses"][0]["state"]["terminated"]["reason"],
+            "Completed"
+        );
         assert!(status["initContainerStatuses"][1]["state"]["running"].is_object());
         assert_eq!(status["containerStatuses"][0]["ready"], true);
         let done = succeeded(&pod, Timestamp::UNIX_EPOCH);

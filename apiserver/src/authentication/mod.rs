@@ -34,8 +34,8 @@ pub(crate) use self::service_account::quoted;
 pub use self::static_token::{StaticTokens, TokenFileError};
 pub use self::x509::{ClientCertificates, certificate_user};
 
-/// The issuer of service account tokens where no other was chosen, as `kubeadm` sets it.
-pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// The issuer of service account tokens where no other was chosen, as upstream's own local cluster sets it.
+pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A user that a token stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,7 +80,11 @@ pub(super) enum Bucket {
 }
 
 fn object_key(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 fn key_of(object: &Object) -> Arc<str> {
@@ -131,7 +135,10 @@ impl Watchers {
         }
         if !self.by_node.is_empty() {
             let [now, before] = nodes;
-            for node in now.into_iter().chain(before.filter(|before| Some(*before) != now)) {
+            for node in now
+                .into_iter()
+                .chain(before.filter(|before| Some(*before) != now))
+            {
                 if let Some(watchers) = self.by_node.get(node) {
                     watchers.values().for_each(|queue| queue.push(event));
                 }
@@ -141,17 +148,30 @@ impl Watchers {
 
     fn close(&mut self, revision: Revision) {
         let all = std::mem::take(&mut self.all).into_values();
-        let rest = [&mut self.by_namespace, &mut self.by_object, &mut self.by_node];
-        let rest = rest.into_iter().flat_map(std::mem::take).flat_map(|(_, watchers)| watchers.into_values());
+        let rest = [
+            &mut self.by_namespace,
+            &mut self.by_object,
+            &mut self.by_node,
+        ];
+        let rest = rest
+            .into_iter()
+            .flat_map(std::mem::take)
+            .flat_map(|(_, watchers)| watchers.into_values());
         for queue in all.chain(rest) {
-            queue.close(Status::expired(format!("too old resource version: the cache was read anew at {revision}")));
+            queue.close(Status::expired(format!(
+                "too old resource version: the cache was read anew at {revision}"
+            )));
         }
     }
 }
 
 impl KindCache {
     pub(super) fn new(resource: Resource) -> Self {
-        Self { resource, state: RwLock::default(), last_change: AtomicU64::new(0) }
+        Self {
+            resource,
+            state: RwLock::default(),
+            last_change: AtomicU64::new(0),
+        }
     }
 
     /// The resource that the objects are stored as.
@@ -177,7 +197,10 @@ impl KindCache {
         if namespace.is_empty() {
             state.objects.get(name).cloned()
         } else {
-            state.objects.get(object_key(namespace, name).as_str()).cloned()
+            state
+                .objects
+                .get(object_key(namespace, name).as_str())
+                .cloned()
         }
     }
 
@@ -196,16 +219,24 @@ impl KindCache {
     fn candidates(&self, state: &State, selection: &Selection) -> Vec<Object> {
         match selection.bucket(self.resource.namespaced, self.indexes_nodes()) {
             Bucket::All => state.objects.values().cloned().collect(),
-            Bucket::Object(key) => state.objects.get(key.as_str()).cloned().into_iter().collect(),
+            Bucket::Object(key) => state
+                .objects
+                .get(key.as_str())
+                .cloned()
+                .into_iter()
+                .collect(),
             Bucket::Namespace(namespace) => {
                 let from: Arc<str> = format!("{namespace}/").into();
                 let to: Arc<str> = format!("{namespace}0").into(); // '0' follows '/'
-                let range = state.objects.range((Bound::Included(from), Bound::Excluded(to)));
+                let range = state
+                    .objects
+                    .range((Bound::Included(from), Bound::Excluded(to)));
                 range.map(|(_, object)| object.clone()).collect()
             }
             Bucket::Node(node) => {
                 let keys = state.by_node.get(&node).into_iter().flatten();
-                keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+                keys.filter_map(|key| state.objects.get(key).cloned())
+                    .collect()
             }
         }
     }
@@ -221,7 +252,11 @@ impl KindCache {
     }
 
     /// Begins a watch with what is there: the candidates, the revision that they show (not before `applied`), and what changes after.
-    pub(crate) fn watch_from_now(self: &Arc<Self>, selection: &Arc<Selection>, applied: impl Fn() -> Revision) -> (Vec<Object>, Revision, Watcher) {
+    pub(crate) fn watch_from_now(
+        self: &Arc<Self>,
+        selection: &Arc<Selection>,
+        applied: impl Fn() -> Revision,
+    ) -> (Vec<Object>, Revision, Watcher) {
         let mut state = self.state.write();
         let initial = self.candidates(&state, selection);
         // Read under the lock: all changes of this kind up to it have been applied here.
@@ -231,12 +266,21 @@ impl KindCache {
     }
 
     /// Begins a watch after a revision of the past.
-    pub(crate) fn watch_from(self: &Arc<Self>, selection: &Arc<Selection>, after: Revision) -> Result<Watcher, Status> {
+    pub(crate) fn watch_from(
+        self: &Arc<Self>,
+        selection: &Arc<Selection>,
+        after: Revision,
+    ) -> Result<Watcher, Status> {
         let mut state = self.state.write();
         if after < state.floor {
-            return Err(Status::expired(format!("too old resource version: {after} ({})", state.floor)));
+            return Err(Status::expired(format!(
+                "too old resource version: {after} ({})",
+                state.floor
+            )));
         }
-        let start = state.history.partition_point(|event| event.revision <= after);
+        let start = state
+            .history
+            .partition_point(|event| event.revision <= after);
         let missed = state.history.range(start..).cloned().collect();
         Ok(self.add_watcher(&mut state, selection, missed, after))
     }
@@ -260,7 +304,10 @@ impl KindCache {
 
     /// Replaces everything: the cache was read anew. Watchers must start again.
     pub(super) fn replace(&self, objects: Vec<Object>, revision: Revision) {
-        let by_key: BTreeMap<Arc<str>, Object> = objects.into_iter().map(|object| (key_of(&object), object)).collect();
+        let by_key: BTreeMap<Arc<str>, Object> = objects
+            .into_iter()
+            .map(|object| (key_of(&object), object))
+            .collect();
         let mut by_node: HashMap<String, BTreeSet<Arc<str>>> = HashMap::new();
         for (key, object) in &by_key {
             if let Some(node) = self.node_of(object) {
@@ -282,31 +329,58 @@ impl KindCache {
         let node = self.node_of(&object);
         let mut state = self.state.write();
         let previous = state.objects.insert(key.clone(), object.clone());
-        let node_before = previous.as_ref().and_then(|previous| self.node_of(previous));
+        let node_before = previous
+            .as_ref()
+            .and_then(|previous| self.node_of(previous));
         if node != node_before {
             state.move_node(&key, node_before.as_deref(), node.as_deref());
         }
-        let event = Arc::new(CacheEvent { revision: object.revision(), object, previous, deleted: false });
-        self.record(&mut state, event, &key, [node.as_deref(), node_before.as_deref()]);
+        let event = Arc::new(CacheEvent {
+            revision: object.revision(),
+            object,
+            previous,
+            deleted: false,
+        });
+        self.record(
+            &mut state,
+            event,
+            &key,
+            [node.as_deref(), node_before.as_deref()],
+        );
     }
 
     pub(super) fn delete(&self, key: &str, revision: Revision) {
         let mut state = self.state.write();
-        let Some((key, previous)) = state.objects.remove_entry(key) else { return };
+        let Some((key, previous)) = state.objects.remove_entry(key) else {
+            return;
+        };
         let node = self.node_of(&previous);
         state.move_node(&key, node.as_deref(), None);
         let object = previous.with_revision(revision);
-        let event = Arc::new(CacheEvent { revision, object, previous: Some(previous), deleted: true });
+        let event = Arc::new(CacheEvent {
+            revision,
+            object,
+            previous: Some(previous),
+            deleted: true,
+        });
         self.record(&mut state, event, &key, [None, node.as_deref()]);
     }
 
-    fn record(&self, state: &mut State, event: Arc<CacheEvent>, key: &str, nodes: [Option<&str>; 2]) {
+    fn record(
+        &self,
+        state: &mut State,
+        event: Arc<CacheEvent>,
+        key: &str,
+        nodes: [Option<&str>; 2],
+    ) {
         self.last_change.store(event.revision.0, Ordering::Release);
         state.watchers.tell(&event, key, nodes);
         state.history_bytes += event.cost();
         state.history.push_back(event);
         while state.history_bytes > HISTORY_BYTES || state.history.len() > HISTORY_EVENTS {
-            let Some(oldest) = state.history.pop_front() else { break };
+            let Some(oldest) = state.history.pop_front() else {
+                break;
+            };
             state.history_bytes -= oldest.cost();
             state.floor = oldest.revision;
         }
@@ -324,7 +398,10 @@ impl State {
             }
         }
         if let Some(to) = to {
-            self.by_node.entry(to.to_owned()).or_default().insert(key.clone());
+            self.by_node
+                .entry(to.to_owned())
+                .or_default()
+                .insert(key.clone());
         }
     }
 }

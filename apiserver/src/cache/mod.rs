@@ -21,7 +21,9 @@ use orlop_core::object::Object;
 use orlop_core::resource::Resource;
 use orlop_core::revision::Revision;
 use orlop_core::status::{Status, StatusCause, StatusDetails};
-use orlop_core::store::{Change, KeyRange, RangeRequest, Store, StoreError, WatchItem, WatchRequest};
+use orlop_core::store::{
+    Change, KeyRange, RangeRequest, Store, StoreError, WatchItem, WatchRequest,
+};
 use tokio::sync::watch;
 
 pub(crate) use self::kind::KindCache;
@@ -48,12 +50,26 @@ pub(crate) struct Caches {
 
 impl Caches {
     /// Caches for resources, by the resource that each is stored as.
-    pub(crate) fn new<'a>(env: Env, store: Arc<dyn Store>, stored: impl IntoIterator<Item = &'a Resource>) -> Arc<Self> {
+    pub(crate) fn new<'a>(
+        env: Env,
+        store: Arc<dyn Store>,
+        stored: impl IntoIterator<Item = &'a Resource>,
+    ) -> Arc<Self> {
         let kinds = stored
             .into_iter()
-            .map(|resource| (keys::prefix(resource), Arc::new(KindCache::new(resource.clone()))))
+            .map(|resource| {
+                (
+                    keys::prefix(resource),
+                    Arc::new(KindCache::new(resource.clone())),
+                )
+            })
             .collect();
-        Arc::new(Self { env, store, kinds, applied: watch::Sender::new(Revision::ZERO) })
+        Arc::new(Self {
+            env,
+            store,
+            kinds,
+            applied: watch::Sender::new(Revision::ZERO),
+        })
     }
 
     /// Fills the caches and follows the store from then on.
@@ -96,7 +112,9 @@ impl Caches {
 
     /// Waits until an object of a resource has changed since the last look, but not too eagerly: changes of a moment count as one.
     pub(crate) async fn changed(&self, stored: &Resource) {
-        let Some(kind) = self.kind(stored) else { return std::future::pending().await };
+        let Some(kind) = self.kind(stored) else {
+            return std::future::pending().await;
+        };
         let seen = kind.last_change();
         let mut applied = self.applied.subscribe();
         let _ = applied.wait_for(|_| kind.last_change() > seen).await;
@@ -109,13 +127,16 @@ impl Caches {
         let mut fresh: BTreeMap<&str, Vec<Object>> = BTreeMap::new();
         let mut after = None;
         loop {
-            let mut request = RangeRequest::new(KeyRange::prefix(keys::ROOT)).page(FILL_PAGE, after.take());
+            let mut request =
+                RangeRequest::new(KeyRange::prefix(keys::ROOT)).page(FILL_PAGE, after.take());
             request.revision = revision;
             let page = self.store.range(request).await?;
             let at = *revision.get_or_insert(page.revision);
             after = page.items.last().map(|kv| kv.key.clone());
             for kv in page.items {
-                let Some((prefix, cache)) = self.of_key(&kv.key) else { continue };
+                let Some((prefix, cache)) = self.of_key(&kv.key) else {
+                    continue;
+                };
                 match Object::from_stored(kv.value, kv.mod_revision) {
                     Ok(object) => fresh.entry(prefix).or_default().push(object),
                     Err(error) => {
@@ -136,15 +157,20 @@ impl Caches {
     fn of_key(&self, key: &[u8]) -> Option<(&str, &Arc<KindCache>)> {
         let key = std::str::from_utf8(key).ok()?;
         let prefix = keys::prefix_of(key)?;
-        self.kinds.get_key_value(prefix).map(|(prefix, cache)| (prefix.as_str(), cache))
+        self.kinds
+            .get_key_value(prefix)
+            .map(|(prefix, cache)| (prefix.as_str(), cache))
     }
 
     /// Applies the store's changes as they come. When the stream breaks, everything is read again and watchers start anew.
     async fn follow(self: Arc<Self>, mut revision: Revision) {
         let mut delay = Duration::from_millis(50);
         loop {
-            let request =
-                WatchRequest { keys: KeyRange::prefix(keys::ROOT), from: revision.next(), progress: true };
+            let request = WatchRequest {
+                keys: KeyRange::prefix(keys::ROOT),
+                from: revision.next(),
+                progress: true,
+            };
             match self.store.watch(request).await {
                 Ok(mut stream) => {
                     while let Some(item) = stream.next().await {
@@ -181,14 +207,18 @@ impl Caches {
 
     fn apply(&self, changes: &[Change]) {
         for change in changes {
-            let Some((_, cache)) = self.of_key(change.key()) else { continue };
+            let Some((_, cache)) = self.of_key(change.key()) else {
+                continue;
+            };
             match change {
-                Change::Put { kv, .. } => match Object::from_stored(kv.value.clone(), kv.mod_revision) {
-                    Ok(object) => cache.put(object),
-                    Err(error) => {
-                        tracing::error!(resource = %cache.resource().plural, %error, "an unreadable object is left out");
+                Change::Put { kv, .. } => {
+                    match Object::from_stored(kv.value.clone(), kv.mod_revision) {
+                        Ok(object) => cache.put(object),
+                        Err(error) => {
+                            tracing::error!(resource = %cache.resource().plural, %error, "an unreadable object is left out");
+                        }
                     }
-                },
+                }
                 Change::Delete { key, revision, .. } => {
                     if let Some(name) = std::str::from_utf8(key).ok().and_then(keys::name_of) {
                         cache.delete(name, *revision);
@@ -201,7 +231,10 @@ impl Caches {
 
 /// 504: the revision asked for has not happened.
 pub(crate) fn too_large(wanted: Revision, current: Revision) -> Status {
-    let mut status = Status::timeout(format!("Timeout: Too large resource version: {wanted}, current: {current}"), 1);
+    let mut status = Status::timeout(
+        format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+        1,
+    );
     status.details = Some(Box::new(StatusDetails {
         causes: vec![StatusCause {
             reason: "ResourceVersionTooLarge".to_owned(),
@@ -222,29 +255,52 @@ pub(crate) fn store_status(error: StoreError) -> Status {
         }
         StoreError::FutureRevision { requested, newest } => too_large(requested, newest),
         StoreError::Lagged { .. } => Status::expired("the watch fell behind"),
-        StoreError::OutcomeUnknown(what) => Status::timeout(format!("the outcome of the write is unknown: {what}"), 0),
-        StoreError::NoSpace(what) => Status::internal(format!("no space left in the store: {what}")),
-        StoreError::Unavailable(what) => Status::unavailable(format!("the store is unavailable: {what}")),
+        StoreError::OutcomeUnknown(what) => {
+            Status::timeout(format!("the outcome of the write is unknown: {what}"), 0)
+        }
+        StoreError::NoSpace(what) => {
+            Status::internal(format!("no space left in the store: {what}"))
+        }
+        StoreError::Unavailable(what) => {
+            Status::unavailable(format!("the store is unavailable: {what}"))
+        }
         other => Status::internal(other),
     }
 }
 
 #[async_trait]
 impl ObjectReader for Caches {
-    async fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Object>, Status> {
-        Ok(self.kind(resource).and_then(|kind| kind.get(namespace, name)))
+    async fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status> {
+        Ok(self
+            .kind(resource)
+            .and_then(|kind| kind.get(namespace, name)))
     }
 
-    async fn get_live(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Object>, Status> {
+    async fn get_live(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status> {
         self.wait_until_current().await?;
         self.get(resource, namespace, name).await
     }
 
     async fn list(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Status> {
-        Ok(self.kind(resource).map(|kind| kind.list(namespace)).unwrap_or_default())
+        Ok(self
+            .kind(resource)
+            .map(|kind| kind.list(namespace))
+            .unwrap_or_default())
     }
 
     fn last_change(&self, resource: &Resource) -> Revision {
-        self.kind(resource).map(|kind| kind.last_change()).unwrap_or_default()
+        self.kind(resource)
+            .map(|kind| kind.last_change())
+            .unwrap_or_default()
     }
 }

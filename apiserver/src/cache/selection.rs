@@ -23,7 +23,10 @@ pub(crate) struct Selection {
 impl Selection {
     /// Everything in a namespace, or everything.
     pub(crate) fn in_namespace(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), ..Self::default() }
+        Self {
+            namespace: namespace.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Whether there is nothing but perhaps a namespace.
@@ -39,7 +42,10 @@ impl Selection {
         if !self.labels.matches(&object.metadata().labels) {
             return false;
         }
-        self.fields.terms().iter().all(|term| (self.field(object, &term.field) == term.value) != term.negated)
+        self.fields
+            .terms()
+            .iter()
+            .all(|term| (self.field(object, &term.field) == term.value) != term.negated)
     }
 
     fn field(&self, object: &Object, field: &str) -> String {
@@ -69,6 +75,10 @@ impl Selection {
         {
             return Bucket::Node(node.to_owned());
         }
-        if self.namespace.is_empty() { Bucket::All } else { Bucket::Namespace(self.namespace.clone()) }
+        if self.namespace.is_empty() {
+            Bucket::All
+        } else {
+            Bucket::Namespace(self.namespace.clone())
+        }
     }
 }

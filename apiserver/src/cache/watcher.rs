@@ -41,7 +41,14 @@ enum Closed {
 impl Queue {
     pub(super) fn new(missed: Vec<Arc<CacheEvent>>) -> Self {
         let limit = QUEUE_LIMIT + missed.len();
-        Self { state: Mutex::new(QueueState { events: missed.into(), limit, closed: None, waker: None }) }
+        Self {
+            state: Mutex::new(QueueState {
+                events: missed.into(),
+                limit,
+                closed: None,
+                waker: None,
+            }),
+        }
     }
 
     /// Adds a change. Never waits.
@@ -102,13 +109,23 @@ impl Watcher {
         selection: Arc<Selection>,
         after: Revision,
     ) -> Self {
-        Self { cache, bucket, id, queue, selection, after }
+        Self {
+            cache,
+            bucket,
+            id,
+            queue,
+            selection,
+            after,
+        }
     }
 
     /// How the selection sees a change: what begins to match appears, what ceases to match goes.
     fn view(&self, event: &CacheEvent) -> Option<WatchEvent> {
         let now = !event.deleted && self.selection.matches(&event.object);
-        let before = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.selection.matches(previous));
         match (before, now) {
             (false, true) => Some(WatchEvent::Added(event.object.clone())),
             (true, true) => Some(WatchEvent::Modified(event.object.clone())),
@@ -151,7 +168,10 @@ impl Stream for Watcher {
                 continue;
             }
             if let Some(view) = self.view(&event) {
-                return Poll::Ready(Some(Ok(Delivery { event: view, revision: event.revision })));
+                return Poll::Ready(Some(Ok(Delivery {
+                    event: view,
+                    revision: event.revision,
+                })));
             }
         }
     }

@@ -58,7 +58,10 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn parameter(&self, name: &str) -> &str {
-        self.parameters.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value)
+        self.parameters
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -68,9 +71,18 @@ fn choices(accept: &str) -> Vec<Choice<'_>> {
         .filter_map(|choice| {
             let mut parts = choice.split(';').map(str::trim);
             let media_type = parts.next().filter(|media_type| !media_type.is_empty())?;
-            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-            let quality = parameters.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok()).unwrap_or(1.0);
-            Some(Choice { media_type, parameters, quality })
+            let parameters: Vec<(&str, &str)> =
+                parts.filter_map(|part| part.split_once('=')).collect();
+            let quality = parameters
+                .iter()
+                .find(|(name, _)| *name == "q")
+                .and_then(|(_, q)| q.parse().ok())
+                .unwrap_or(1.0);
+            Some(Choice {
+                media_type,
+                parameters,
+                quality,
+            })
         })
         .collect();
     // Stable: of the same quality, the first one wins.
@@ -93,11 +105,17 @@ fn encoding(media_type: &str) -> Option<Encoding> {
 /// 406 where nothing fits.
 pub(crate) fn accept(header: &str, list: bool) -> Result<Accepted, Status> {
     if header.trim().is_empty() {
-        return Ok(Accepted { encoding: Encoding::Json, shape: Shape::Whole });
+        return Ok(Accepted {
+            encoding: Encoding::Json,
+            shape: Shape::Whole,
+        });
     }
     for choice in choices(header) {
-        let Some(encoding) = encoding(choice.media_type) else { continue };
-        let meta = choice.parameter("g") == "meta.k8s.io" && matches!(choice.parameter("v"), "v1" | "v1beta1");
+        let Some(encoding) = encoding(choice.media_type) else {
+            continue;
+        };
+        let meta = choice.parameter("g") == "meta.k8s.io"
+            && matches!(choice.parameter("v"), "v1" | "v1beta1");
         let shape = match choice.parameter("as") {
             "" => Shape::Whole,
             "Table" if meta && encoding != Encoding::Protobuf => Shape::Table,
@@ -136,7 +154,11 @@ pub(crate) fn content_type(header: &str) -> Result<Encoding, Status> {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-        _ => Err(unsupported(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])),
+        _ => Err(unsupported(&[
+            "application/json",
+            "application/yaml",
+            "application/vnd.kubernetes.protobuf",
+        ])),
     }
 }
 
@@ -163,9 +185,25 @@ mod tests {
         let typed = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(accept(typed, false).unwrap().encoding, Encoding::Protobuf);
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(accept(metadata, true).unwrap(), Accepted { encoding: Encoding::Protobuf, shape: Shape::Metadata });
-        assert_eq!(accept("text/html;q=0.9, */*;q=0.1", false).unwrap().encoding, Encoding::Json);
+        assert_eq!(
+            accept(metadata, true).unwrap(),
+            Accepted {
+                encoding: Encoding::Protobuf,
+                shape: Shape::Metadata
+            }
+        );
+        assert_eq!(
+            accept("text/html;q=0.9, */*;q=0.1", false)
+                .unwrap()
+                .encoding,
+            Encoding::Json
+        );
         assert_eq!(accept("text/foo", false).unwrap_err().code, 406);
-        assert_eq!(accept("application/yaml;q=0.5,application/json;q=0.4", false).unwrap().encoding, Encoding::Yaml);
+        assert_eq!(
+            accept("application/yaml;q=0.5,application/json;q=0.4", false)
+                .unwrap()
+                .encoding,
+            Encoding::Yaml
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Paths that are no resource: discovery, OpenAPI, version, health, metrics, and the keys of service account tokens.
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use http::{Method, Response, StatusCode};
 use orlop_api::discovery::{Catalog, Form};
 use orlop_api::openapi::{self, Documents};
@@ -62,34 +64,53 @@ impl HttpService {
             ["api", version] => self.resource_list("", version, headers)?,
             ["apis", group] => {
                 let discovery = Catalog::new(resources::builtin());
-                discovery.group(group).map(|body| negotiated(&body, headers)).transpose()?
+                discovery
+                    .group(group)
+                    .map(|body| negotiated(&body, headers))
+                    .transpose()?
             }
             ["apis", group, version] => self.resource_list(group, version, headers)?,
             ["openapi", "v2"] => Some(openapi_v2(headers)),
             ["openapi", "v3"] => {
                 let index = Documents::builtin().index();
-                let mut response = respond::full(StatusCode::OK, "application/json", index.bytes.clone());
-                response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+                let mut response =
+                    respond::full(StatusCode::OK, "application/json", index.bytes.clone());
+                response
+                    .headers_mut()
+                    .insert(VARY, HeaderValue::from_static("Accept"));
                 Some(response)
             }
             ["openapi", "v3", rest @ ..] => openapi_v3(&rest.join("/"), query, headers),
-            ["healthz" | "livez" | "readyz", ..] => return Ok(health::answer(self.server(), &segments, query).await),
+            ["healthz" | "livez" | "readyz", ..] => {
+                return Ok(health::answer(self.server(), &segments, query).await);
+            }
             ["metrics"] => Some(self.metrics()),
             ["openid", "v1", "jwks"] => self.server().oidc.as_ref().map(|oidc| {
                 let mut response = plain_json(&oidc.keys());
                 let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+                headers.insert(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static("application/jwk-set+json"),
+                );
+                headers.insert(
+                    CACHE_CONTROL,
+                    HeaderValue::from_static("public, max-age=3600"),
+                );
                 response
             }),
             [".well-known", "openid-configuration"] => self.server().oidc.as_ref().map(|oidc| {
                 let mut response = plain_json(&oidc.configuration());
-                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+                response.headers_mut().insert(
+                    CACHE_CONTROL,
+                    HeaderValue::from_static("public, max-age=3600"),
+                );
                 response
             }),
             _ => None,
         };
-        let Some(response) = known else { return Ok(respond::page_not_found()) };
+        let Some(response) = known else {
+            return Ok(respond::page_not_found());
+        };
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed());
         }
@@ -101,7 +122,11 @@ impl HttpService {
         let mut paths: Vec<String> = ROOT_PATHS.iter().map(|path| (*path).to_owned()).collect();
         for group in discovery.groups() {
             paths.push(format!("/apis/{group}"));
-            paths.extend(discovery.versions(group).map(|version| format!("/apis/{group}/{version}")));
+            paths.extend(
+                discovery
+                    .versions(group)
+                    .map(|version| format!("/apis/{group}/{version}")),
+            );
         }
         paths.sort();
         plain_json(&json!({ "paths": paths }))
@@ -116,7 +141,10 @@ impl HttpService {
             let body = discovery.aggregated(core, form);
             let bytes = serde_json::to_vec(&body).map_err(Status::internal)?;
             let etag = format!("\"{}\"", digest(&bytes));
-            if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+            if headers
+                .get(IF_NONE_MATCH)
+                .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+            {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 return Ok(response);
@@ -130,9 +158,15 @@ impl HttpService {
             }
             return Ok(response);
         }
-        let body = if core { discovery.core_versions(&self.server().address) } else { discovery.group_list() };
+        let body = if core {
+            discovery.core_versions(&self.server().address)
+        } else {
+            discovery.group_list()
+        };
         let mut response = negotiated(&body, headers)?;
-        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        response
+            .headers_mut()
+            .insert(VARY, HeaderValue::from_static("Accept"));
         Ok(response)
     }
 
@@ -143,7 +177,10 @@ impl HttpService {
         headers: &HeaderMap,
     ) -> Result<Option<Response<Body>>, Status> {
         let discovery = Catalog::new(resources::builtin());
-        discovery.resources(group, version).map(|body| negotiated(&body, headers)).transpose()
+        discovery
+            .resources(group, version)
+            .map(|body| negotiated(&body, headers))
+            .transpose()
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -162,7 +199,11 @@ impl HttpService {
 
 fn digest(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 fn plain_json(body: &Value) -> Response<Body> {
@@ -171,12 +212,28 @@ fn plain_json(body: &Value) -> Response<Body> {
 
 /// A document in the encoding that the client accepts.
 fn negotiated(body: &Value, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     // Discovery forms that are not served are passed over; plain JSON is what remains.
-    let encoding = negotiate::accept(accept, false).map_or(negotiate::Encoding::Json, |accepted| accepted.encoding);
-    let accepted = negotiate::Accepted { encoding, shape: negotiate::Shape::Whole };
+    let encoding = negotiate::accept(accept, false)
+        .map_or(negotiate::Encoding::Json, |accepted| accepted.encoding);
+    let accepted = negotiate::Accepted {
+        encoding,
+        shape: negotiate::Shape::Whole,
+    };
     let include = IncludeObject::None;
-    Ok(respond::document(body, false, &respond::Wish { accepted, include, pretty: false, gzip: false }))
+    Ok(respond::document(
+        body,
+        false,
+        &respond::Wish {
+            accepted,
+            include,
+            pretty: false,
+            gzip: false,
+        },
+    ))
 }
 
 fn version() -> Value {
@@ -207,8 +264,14 @@ fn architecture() -> &'static str {
 }
 
 fn openapi_v2(headers: &HeaderMap) -> Response<Body> {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let wants_protobuf = accept.split(',').next().is_some_and(|first| first.trim().starts_with(openapi::V2_PROTOBUF));
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let wants_protobuf = accept
+        .split(',')
+        .next()
+        .is_some_and(|first| first.trim().starts_with(openapi::V2_PROTOBUF));
     let (content_type, document) = if wants_protobuf {
         (openapi::V2_PROTOBUF_ANSWER, openapi::builtin_v2_protobuf())
     } else {
@@ -222,7 +285,9 @@ fn openapi_v3(path: &str, query: &Query, headers: &HeaderMap) -> Option<Response
     let mut response = cached(document, "application/json", headers);
     if query.get("hash") == document.hash {
         // The URL names the content: it never changes.
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
     Some(response)
 }
@@ -230,13 +295,18 @@ fn openapi_v3(path: &str, query: &Query, headers: &HeaderMap) -> Option<Response
 /// A finished document, or that the client has it already.
 fn cached(document: &openapi::Document, content_type: &str, headers: &HeaderMap) -> Response<Body> {
     let etag = format!("\"{}\"", document.hash);
-    if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+    if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+    {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
     let mut response = respond::full(StatusCode::OK, content_type, document.bytes.clone());
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(ETAG, etag);
     }

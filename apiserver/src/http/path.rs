@@ -121,26 +121,52 @@ mod tests {
     #[test]
     fn paths_of_resources() {
         let pod = parse("/api/v1/namespaces/default/pods/web-0/log");
-        assert_eq!((pod.namespace.as_str(), pod.resource.as_str()), ("default", "pods"));
-        assert_eq!((pod.name.as_str(), pod.subresource.as_str()), ("web-0", "log"));
+        assert_eq!(
+            (pod.namespace.as_str(), pod.resource.as_str()),
+            ("default", "pods")
+        );
+        assert_eq!(
+            (pod.name.as_str(), pod.subresource.as_str()),
+            ("web-0", "log")
+        );
         let role = parse("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode");
         assert_eq!(role.name, "system:node");
         let namespace = parse("/api/v1/namespaces/default");
-        assert_eq!((namespace.resource.as_str(), namespace.name.as_str()), ("namespaces", "default"));
+        assert_eq!(
+            (namespace.resource.as_str(), namespace.name.as_str()),
+            ("namespaces", "default")
+        );
         assert!(!namespace.namespaced);
         let finalize = parse("/api/v1/namespaces/default/finalize");
-        assert_eq!((finalize.resource.as_str(), finalize.subresource.as_str()), ("namespaces", "finalize"));
+        assert_eq!(
+            (finalize.resource.as_str(), finalize.subresource.as_str()),
+            ("namespaces", "finalize")
+        );
         let watch = parse("/api/v1/watch/namespaces/pr/configmaps");
         assert!(watch.watch_prefix);
         assert_eq!(watch.resource, "configmaps");
         let proxy = parse("/api/v1/namespaces/a/services/b/proxy/c/d");
-        assert_eq!((proxy.subresource.as_str(), proxy.rest.as_str()), ("proxy", "c/d"));
+        assert_eq!(
+            (proxy.subresource.as_str(), proxy.rest.as_str()),
+            ("proxy", "c/d")
+        );
     }
 
     #[test]
     fn other_paths() {
-        for path in ["/", "/version", "/api", "/api/v1", "/apis/apps/v1", "/openapi/v3/api/v1", "/api/v1/%zz"] {
-            assert!(matches!(RequestPath::parse(path), RequestPath::Other(_)), "{path}");
+        for path in [
+            "/",
+            "/version",
+            "/api",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/openapi/v3/api/v1",
+            "/api/v1/%zz",
+        ] {
+            assert!(
+                matches!(RequestPath::parse(path), RequestPath::Other(_)),
+                "{path}"
+            );
         }
     }
 }

@@ -31,7 +31,11 @@ impl Query {
 
     /// The first value of a parameter; empty where there is none.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.0.get(name).and_then(|values| values.first()).map(String::as_str).unwrap_or_default()
+        self.0
+            .get(name)
+            .and_then(|values| values.first())
+            .map(String::as_str)
+            .unwrap_or_default()
     }
 
     /// Whether a parameter is there, also without a value.
@@ -46,7 +50,11 @@ impl Query {
 
     /// A switch, as Kubernetes reads one: anything but empty, `0` and `false` is on, and so is a bare name.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.has(name) && !matches!(self.get(name), "0" | "false" | "False" | "FALSE" | "f" | "F")
+        self.has(name)
+            && !matches!(
+                self.get(name),
+                "0" | "false" | "False" | "FALSE" | "f" | "F"
+            )
     }
 
     fn number(&self, name: &str) -> Result<Option<i64>, Status> {
@@ -55,7 +63,10 @@ impl Query {
             return Ok(None);
         }
         text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quote(text)))
+            Status::bad_request(format!(
+                "strconv.ParseInt: parsing {}: invalid syntax",
+                quote(text)
+            ))
         })
     }
 
@@ -93,7 +104,9 @@ impl Query {
         self.check_match(false, &continue_token)?;
         let given = self.get("resourceVersion");
         if !continue_token.is_empty() && !given.is_empty() && given != "0" {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let revision = self.revision()?;
         let freshness = match (self.get("resourceVersionMatch"), revision) {
@@ -130,7 +143,10 @@ impl Query {
             from,
             bookmarks: self.flag("allowWatchBookmarks"),
             initial_events: self.flag("sendInitialEvents"),
-            timeout_seconds: self.number("timeoutSeconds")?.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            timeout_seconds: self
+                .number("timeoutSeconds")?
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(0),
         })
     }
 
@@ -178,7 +194,11 @@ impl Query {
                     ));
                 }
                 if wanted != "Exact" && wanted != "NotOlderThan" {
-                    errors.push(FieldError::not_supported(&path, wanted, &["Exact", "NotOlderThan", ""]));
+                    errors.push(FieldError::not_supported(
+                        &path,
+                        wanted,
+                        &["Exact", "NotOlderThan", ""],
+                    ));
                 }
                 if wanted == "Exact" && version == "0" {
                     errors.push(FieldError::forbidden(
@@ -188,7 +208,11 @@ impl Query {
                 }
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors))
+        }
     }
 
     /// The options of a write. `kind` is what messages call them.
@@ -201,7 +225,11 @@ impl Query {
             "Strict" => FieldValidation::Strict,
             other => {
                 let path = Path::new("fieldValidation");
-                errors.push(FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
+                errors.push(FieldError::not_supported(
+                    &path,
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
                 FieldValidation::Warn
             }
         };
@@ -217,9 +245,17 @@ impl Query {
     }
 
     fn dry_run(&self, errors: &mut Vec<FieldError>) -> bool {
-        let given: Vec<&String> = self.all("dryRun").iter().filter(|value| !value.is_empty()).collect();
+        let given: Vec<&String> = self
+            .all("dryRun")
+            .iter()
+            .filter(|value| !value.is_empty())
+            .collect();
         if given.iter().any(|value| *value != "All") {
-            errors.push(FieldError::not_supported(&Path::new("dryRun"), Value::from(self.all("dryRun").to_vec()), &["All"]));
+            errors.push(FieldError::not_supported(
+                &Path::new("dryRun"),
+                Value::from(self.all("dryRun").to_vec()),
+                &["All"],
+            ));
         }
         !given.is_empty()
     }
@@ -239,24 +275,44 @@ impl Query {
             text => Some(text == "true" || text == "1"),
         };
         if let Some(body) = body {
-            let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+            let text = |pointer: &str| {
+                body.pointer(pointer)
+                    .and_then(Value::as_str)
+                    .map(str::to_owned)
+            };
             if let Some(grace) = body.get("gracePeriodSeconds").and_then(Value::as_i64) {
                 options.grace_period_seconds = Some(grace);
             }
             if let Some(given) = text("/propagationPolicy") {
                 policy = given;
             }
-            orphan = body.get("orphanDependents").and_then(Value::as_bool).or(orphan);
+            orphan = body
+                .get("orphanDependents")
+                .and_then(Value::as_bool)
+                .or(orphan);
             options.uid = text("/preconditions/uid");
             options.revision = match text("/preconditions/resourceVersion") {
                 None => None,
                 Some(text) => Some(text.parse().unwrap_or(Revision(u64::MAX))),
             };
-            let dry: Vec<&str> =
-                body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+            let dry: Vec<&str> = body
+                .get("dryRun")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             if dry.iter().any(|value| *value != "All") {
-                let shown = Value::from(dry.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>());
-                errors.push(FieldError::not_supported(&Path::new("dryRun"), shown, &["All"]));
+                let shown = Value::from(
+                    dry.iter()
+                        .map(|value| (*value).to_owned())
+                        .collect::<Vec<_>>(),
+                );
+                errors.push(FieldError::not_supported(
+                    &Path::new("dryRun"),
+                    shown,
+                    &["All"],
+                ));
             }
             options.dry_run |= !dry.is_empty();
         }
@@ -267,13 +323,21 @@ impl Query {
             "Background" => Some(Propagation::Background),
             "Foreground" => Some(Propagation::Foreground),
             other => {
-                errors.push(FieldError::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
+                errors.push(FieldError::not_supported(
+                    &path,
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                ));
                 None
             }
         };
         if let Some(orphan) = orphan {
             if policy.is_empty() {
-                options.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+                options.propagation = Some(if orphan {
+                    Propagation::Orphan
+                } else {
+                    Propagation::Background
+                });
             } else {
                 errors.push(FieldError::invalid(
                     &path,
@@ -282,7 +346,11 @@ impl Query {
                 ));
             }
         }
-        if errors.is_empty() { Ok(options) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
+        if errors.is_empty() {
+            Ok(options)
+        } else {
+            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors))
+        }
     }
 }
 
@@ -312,9 +380,18 @@ mod tests {
         let freshness = |text: &str| Query::parse(text).list_options().unwrap().freshness;
         assert_eq!(freshness(""), Freshness::Consistent);
         assert_eq!(freshness("resourceVersion=0"), Freshness::Any);
-        assert_eq!(freshness("resourceVersion=7"), Freshness::NotOlderThan(Revision(7)));
-        assert_eq!(freshness("resourceVersion=7&limit=1"), Freshness::Exact(Revision(7)));
-        assert_eq!(freshness("resourceVersion=7&resourceVersionMatch=Exact"), Freshness::Exact(Revision(7)));
+        assert_eq!(
+            freshness("resourceVersion=7"),
+            Freshness::NotOlderThan(Revision(7))
+        );
+        assert_eq!(
+            freshness("resourceVersion=7&limit=1"),
+            Freshness::Exact(Revision(7))
+        );
+        assert_eq!(
+            freshness("resourceVersion=7&resourceVersionMatch=Exact"),
+            Freshness::Exact(Revision(7))
+        );
     }
 
     #[test]

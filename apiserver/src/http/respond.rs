@@ -6,7 +6,9 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING,
+};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -54,7 +56,10 @@ pub(crate) fn full(code: StatusCode, content_type: &str, body: impl Into<Bytes>)
 /// Plain text, such as of the health checks.
 pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = full(code, "text/plain; charset=utf-8", body);
-    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -72,9 +77,14 @@ pub(crate) fn status(status: &Status, encoding: Encoding) -> Response<Body> {
     let document = serde_json::to_value(status).unwrap_or_default();
     let (content_type, body) = encode(&document, encoding, false);
     let mut response = full(code, content_type, body);
-    let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    let retry = status
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     response
 }
@@ -98,10 +108,19 @@ fn encode(document: &Value, encoding: Encoding, pretty: bool) -> (&'static str, 
                 return (Encoding::Protobuf.media_type(), body);
             }
         }
-        Encoding::Yaml => return (Encoding::Yaml.media_type(), orlop_wire::yaml::to_string(document).into_bytes()),
+        Encoding::Yaml => {
+            return (
+                Encoding::Yaml.media_type(),
+                orlop_wire::yaml::to_string(document).into_bytes(),
+            );
+        }
         Encoding::Json => {}
     }
-    let body = if pretty { serde_json::to_vec_pretty(document) } else { serde_json::to_vec(document) };
+    let body = if pretty {
+        serde_json::to_vec_pretty(document)
+    } else {
+        serde_json::to_vec(document)
+    };
     let mut body = body.unwrap_or_default();
     body.push(b'\n');
     (Encoding::Json.media_type(), body)
@@ -111,12 +130,19 @@ fn send(code: StatusCode, content_type: &str, body: Vec<u8>, wish: &Wish) -> Res
     if !wish.gzip || body.len() < COMPRESS_FROM {
         return full(code, content_type, body);
     }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / COMPRESSED_PART), Compression::fast());
+    let mut encoder = GzEncoder::new(
+        Vec::with_capacity(body.len() / COMPRESSED_PART),
+        Compression::fast(),
+    );
     match encoder.write_all(&body).and_then(|()| encoder.finish()) {
         Ok(compressed) => {
             let mut response = full(code, content_type, compressed);
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+            response
+                .headers_mut()
+                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+                .headers_mut()
+                .append(VARY, HeaderValue::from_static("Accept-Encoding"));
             response
         }
         Err(_) => full(code, content_type, body),
@@ -131,9 +157,16 @@ pub(crate) fn object(
     wish: &Wish,
     now: Timestamp,
 ) -> Result<Response<Body>, Status> {
-    let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let code = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let object = view(info, object)?;
-    if wish.accepted.shape == Shape::Whole && wish.accepted.encoding == Encoding::Json && !wish.pretty {
+    if wish.accepted.shape == Shape::Whole
+        && wish.accepted.encoding == Encoding::Json
+        && !wish.pretty
+    {
         // The bytes that the store keeps, with the version spliced in.
         let mut body = Vec::with_capacity(object.stored_json().len() + 48);
         object.write_json(&mut body);
@@ -146,7 +179,14 @@ pub(crate) fn object(
         Shape::Metadata => partial(&value),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.revision().to_string()});
-            table_of(info, std::slice::from_ref(&object), meta, wish.include, now, true)?
+            table_of(
+                info,
+                std::slice::from_ref(&object),
+                meta,
+                wish.include,
+                now,
+                true,
+            )?
         }
     };
     let (content_type, body) = encode(&document, wish.accepted.encoding, wish.pretty);
@@ -155,7 +195,11 @@ pub(crate) fn object(
 
 /// A document that is not kept.
 pub(crate) fn document(document: &Value, created: bool, wish: &Wish) -> Response<Body> {
-    let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let code = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let (content_type, body) = encode(document, wish.accepted.encoding, wish.pretty);
     send(code, content_type, body, wish)
 }
@@ -172,7 +216,10 @@ fn partial(value: &Value) -> Value {
 fn list_meta(page: &ListPage) -> Value {
     let mut meta = Map::new();
     if !page.revision.is_zero() {
-        meta.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+        meta.insert(
+            "resourceVersion".to_owned(),
+            page.revision.to_string().into(),
+        );
     }
     if !page.continue_token.is_empty() {
         meta.insert("continue".to_owned(), page.continue_token.clone().into());
@@ -195,17 +242,31 @@ pub(crate) fn list(
     let items = if info.stored_as.is_none() {
         &page.items
     } else {
-        viewed = page.items.iter().map(|object| view(info, object)).collect::<Result<_, _>>()?;
+        viewed = page
+            .items
+            .iter()
+            .map(|object| view(info, object))
+            .collect::<Result<_, _>>()?;
         &viewed
     };
-    if wish.accepted.shape == Shape::Whole && wish.accepted.encoding == Encoding::Json && !wish.pretty {
-        return Ok(send(StatusCode::OK, Encoding::Json.media_type(), list_json(info, items, &meta)?, wish));
+    if wish.accepted.shape == Shape::Whole
+        && wish.accepted.encoding == Encoding::Json
+        && !wish.pretty
+    {
+        return Ok(send(
+            StatusCode::OK,
+            Encoding::Json.media_type(),
+            list_json(info, items, &meta)?,
+            wish,
+        ));
     }
     let document = match wish.accepted.shape {
         Shape::Table => table_of(info, items, meta, wish.include, now, true)?,
         Shape::Metadata => {
-            let items: Vec<Value> =
-                items.iter().map(|item| Ok(partial(&*item.value().map_err(Status::internal)?))).collect::<Result<_, Status>>()?;
+            let items: Vec<Value> = items
+                .iter()
+                .map(|item| Ok(partial(&*item.value().map_err(Status::internal)?)))
+                .collect::<Result<_, Status>>()?;
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items})
         }
         Shape::Whole => {
@@ -277,7 +338,8 @@ fn top_level_position(json: &[u8], text: &[u8]) -> Option<usize> {
         }
         match byte {
             b'"' => {
-                if depth == 1 && json[at..].starts_with(text) && matches!(json[at - 1], b'{' | b',') {
+                if depth == 1 && json[at..].starts_with(text) && matches!(json[at - 1], b'{' | b',')
+                {
                     return Some(at);
                 }
                 quoted = true;
@@ -303,13 +365,28 @@ fn table_of(
     let mut rows = Vec::with_capacity(items.len());
     for item in items {
         let value = item.value().map_err(Status::internal)?;
-        rows.push(table::row_value(table::row(&kind, &value, now), &value, include, "v1"));
+        rows.push(table::row_value(
+            table::row(&kind, &value, now),
+            &value,
+            include,
+            "v1",
+        ));
     }
-    Ok(table::document(columns.then(|| table::columns(&kind)), rows, meta, "v1"))
+    Ok(table::document(
+        columns.then(|| table::columns(&kind)),
+        rows,
+        meta,
+        "v1",
+    ))
 }
 
 /// A watch, as a stream of frames.
-pub(crate) fn watch(info: &'static ResourceInfo, watch: RegistryWatch, wish: Wish, env: Env) -> Response<Body> {
+pub(crate) fn watch(
+    info: &'static ResourceInfo,
+    watch: RegistryWatch,
+    wish: Wish,
+    env: Env,
+) -> Response<Body> {
     let mut first = true;
     let mut ended = false;
     let frames = watch
@@ -327,7 +404,10 @@ pub(crate) fn watch(info: &'static ResourceInfo, watch: RegistryWatch, wish: Wis
     let mut response = Response::new(Body::new(StreamBody::new(frames)));
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(wish.accepted.encoding.stream_type()));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(wish.accepted.encoding.stream_type()),
+    );
     response
 }
 
@@ -356,7 +436,10 @@ fn event_frame(
         WatchEvent::Added(object) => ("ADDED", object),
         WatchEvent::Modified(object) => ("MODIFIED", object),
         WatchEvent::Deleted(object) => ("DELETED", object),
-        WatchEvent::Bookmark { revision, initial_events_end } => {
+        WatchEvent::Bookmark {
+            revision,
+            initial_events_end,
+        } => {
             let mut meta = json!({"resourceVersion": revision.to_string()});
             if initial_events_end {
                 meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -390,7 +473,14 @@ fn event_frame(
         Shape::Metadata => partial(&value),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.revision().to_string()});
-            table_of(info, std::slice::from_ref(&object), meta, wish.include, now, columns)?
+            table_of(
+                info,
+                std::slice::from_ref(&object),
+                meta,
+                wish.include,
+                now,
+                columns,
+            )?
         }
     };
     Ok(encode_frame(name, &document, wish.accepted.encoding))
@@ -402,7 +492,9 @@ fn encode_frame(name: &str, document: &Value, encoding: Encoding) -> Bytes {
             Ok(frame) => frame.into(),
             Err(error) => {
                 let status = serde_json::to_value(Status::internal(error)).unwrap_or_default();
-                protobuf::encode_watch_frame("ERROR", &status).unwrap_or_default().into()
+                protobuf::encode_watch_frame("ERROR", &status)
+                    .unwrap_or_default()
+                    .into()
             }
         },
         Encoding::Yaml => {
@@ -410,7 +502,8 @@ fn encode_frame(name: &str, document: &Value, encoding: Encoding) -> Bytes {
             format!("---\n{text}").into_bytes().into()
         }
         Encoding::Json => {
-            let mut body = serde_json::to_vec(&json!({"type": name, "object": document})).unwrap_or_default();
+            let mut body =
+                serde_json::to_vec(&json!({"type": name, "object": document})).unwrap_or_default();
             body.push(b'\n');
             body.into()
         }

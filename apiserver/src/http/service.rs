@@ -9,18 +9,20 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
+};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
-use orlop_api::resources;
 use orlop_api::protobuf;
+use orlop_api::resources;
 use orlop_api::table::IncludeObject;
 use orlop_core::auth::{Attributes, Credentials, Scope, UserInfo};
 use orlop_core::client::{Operation, Patch};
 use orlop_core::resource::GroupVersionKind;
 use orlop_core::status::Status;
-use orlop_wire::listener::PeerInfo;
 use orlop_wire::body::{Body, BoxError};
+use orlop_wire::listener::PeerInfo;
 use serde_json::Value;
 
 use super::negotiate::{self, Accepted, Encoding, Shape};
@@ -29,7 +31,7 @@ use super::query::Query;
 use super::respond::{self, Wish};
 use crate::Server;
 use crate::authentication::{ImpersonationError, impersonate};
-use crate::operations::Outcome;
+use crate::operations::{Outcome, selected_name};
 use crate::registry::{At, Context, parse_json};
 
 /// The largest body, in bytes.
@@ -51,16 +53,26 @@ const MAX_WRITING: usize = 200;
 
 impl InFlight {
     pub(crate) const fn new() -> Self {
-        Self { reading: AtomicUsize::new(0), writing: AtomicUsize::new(0) }
+        Self {
+            reading: AtomicUsize::new(0),
+            writing: AtomicUsize::new(0),
+        }
     }
 
     fn enter(self: &Arc<Self>, writes: bool) -> Option<Ticket> {
-        let (count, limit) = if writes { (&self.writing, MAX_WRITING) } else { (&self.reading, MAX_READING) };
+        let (count, limit) = if writes {
+            (&self.writing, MAX_WRITING)
+        } else {
+            (&self.reading, MAX_READING)
+        };
         if count.fetch_add(1, Ordering::AcqRel) >= limit {
             count.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        Some(Ticket { in_flight: self.clone(), writes })
+        Some(Ticket {
+            in_flight: self.clone(),
+            writes,
+        })
     }
 }
 
@@ -72,7 +84,11 @@ struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let count = if self.writes { &self.in_flight.writing } else { &self.in_flight.reading };
+        let count = if self.writes {
+            &self.in_flight.writing
+        } else {
+            &self.in_flight.reading
+        };
         count.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -87,7 +103,9 @@ pub struct HttpService {
 
 impl std::fmt::Debug for HttpService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpService").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("HttpService")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,13 +146,14 @@ impl HttpService {
         let audit = request.headers().get("audit-id").cloned();
         let mut described = Described::default();
         let mut response = self.dispatch(request, &mut described).await;
-        let audit =
-            audit.or_else(|| HeaderValue::from_str(&self.server.env.uuid()).ok());
+        let audit = audit.or_else(|| HeaderValue::from_str(&self.server.env.uuid()).ok());
         if let Some(audit) = audit {
             response.headers_mut().insert("audit-id", audit);
         }
         let elapsed = self.server.env.now().since(started);
-        self.server.metrics.observe(&method, &described, response.status(), elapsed);
+        self.server
+            .metrics
+            .observe(&method, &described, response.status(), elapsed);
         response
     }
 
@@ -146,13 +165,32 @@ impl HttpService {
             Err(status) => return refuse(&status),
         };
         let agent = text(&parts.headers, USER_AGENT.as_str());
-        let program: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
+        let program: String = agent
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(128)
+            .collect();
         let mut cx = Context::of(user, &program);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let answer = match RequestPath::parse(parts.uri.path()) {
-            RequestPath::Other(path) => self.other(&mut cx, &parts.method, &path, &query, &parts.headers).await,
+            RequestPath::Other(path) => {
+                self.other(&mut cx, &parts.method, &path, &query, &parts.headers)
+                    .await
+            }
             RequestPath::Resource(path) => {
-                self.resource(&mut cx, &parts.method, &path, &query, &parts.headers, body, described).await
+                self.resource(
+                    &mut cx,
+                    &parts.method,
+                    &path,
+                    &query,
+                    &parts.headers,
+                    body,
+                    described,
+                )
+                .await
             }
         };
         let mut response = answer.unwrap_or_else(|status| refuse(&status));
@@ -208,15 +246,26 @@ impl HttpService {
                 resource: path.resource.clone(),
                 subresource: path.subresource.clone(),
                 namespace: path.namespace.clone(),
-                name: path.name.clone(),
+                name: if path.name.is_empty() {
+                    selected_name(query.get("fieldSelector"))
+                } else {
+                    path.name.clone()
+                },
             },
             field_selector: query.get("fieldSelector").to_owned(),
         };
         let writes = !attributes.is_read_only();
         // Watches last; they are bounded by their connections.
-        let ticket = if verb == "watch" { None } else { self.server.in_flight.enter(writes) };
+        let ticket = if verb == "watch" {
+            None
+        } else {
+            self.server.in_flight.enter(writes)
+        };
         if ticket.is_none() && verb != "watch" {
-            return Err(Status::too_many_requests("too many requests, please try again later", 1));
+            return Err(Status::too_many_requests(
+                "too many requests, please try again later",
+                1,
+            ));
         }
         self.server.authorize(&attributes).await?;
         let found = resources::find(&path.group, &path.version, &path.resource);
@@ -226,13 +275,25 @@ impl HttpService {
         }) else {
             return Ok(respond::page_not_found());
         };
-        let namespace = if info.resource.namespaced { path.namespace.clone() } else { String::new() };
-        let at = At { info, namespace, name: path.name.clone(), subresource: path.subresource.clone() };
+        let namespace = if info.resource.namespaced {
+            path.namespace.clone()
+        } else {
+            String::new()
+        };
+        let at = At {
+            info,
+            namespace,
+            name: path.name.clone(),
+            subresource: path.subresource.clone(),
+        };
         if watch && method == Method::GET && at.subresource.is_empty() {
             let accepted = negotiate::accept_watch(&accept(headers))?;
             let wish = self.wish(accepted, query, headers)?;
             let options = query.watch_options()?;
-            let outcome = self.server.perform(cx, &at, Operation::Watch(options)).await?;
+            let outcome = self
+                .server
+                .perform(cx, &at, Operation::Watch(options))
+                .await?;
             return self.respond(&at, outcome, wish);
         }
         let is_list = method == Method::GET && at.name.is_empty() || verb == "deletecollection";
@@ -240,15 +301,14 @@ impl HttpService {
         let wish = self.wish(accepted, query, headers)?;
         let limit = deadline(query);
         let work = async {
-            let operation = self.operation(cx, &at, method, query, headers, body).await?;
+            let operation = self
+                .operation(cx, &at, method, query, headers, body)
+                .await?;
             self.server.perform(cx, &at, operation).await
         };
-        let outcome = self
-            .server
-            .env
-            .timeout(limit, work)
-            .await
-            .map_err(|_| Status::timeout("request did not complete within the allotted timeout", 0))??;
+        let outcome = self.server.env.timeout(limit, work).await.map_err(|_| {
+            Status::timeout("request did not complete within the allotted timeout", 0)
+        })??;
         self.respond(&at, outcome, wish)
     }
 
@@ -258,23 +318,44 @@ impl HttpService {
             Some(include) => include,
             None if accepted.shape == Shape::Table => {
                 let asked = orlop_core::field::quote(asked);
-                return Err(Status::bad_request(format!("unrecognized includeObject value: {asked}")));
+                return Err(Status::bad_request(format!(
+                    "unrecognized includeObject value: {asked}"
+                )));
             }
             None => IncludeObject::default(),
         };
         let gzip = text(headers, ACCEPT_ENCODING.as_str())
             .split(',')
-            .any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"));
-        Ok(Wish { accepted, include, pretty: query.flag("pretty"), gzip })
+            .any(|coding| {
+                coding
+                    .split(';')
+                    .next()
+                    .is_some_and(|name| name.trim() == "gzip")
+            });
+        Ok(Wish {
+            accepted,
+            include,
+            pretty: query.flag("pretty"),
+            gzip,
+        })
     }
 
     fn respond(&self, at: &At, outcome: Outcome, wish: Wish) -> Result<Response<Body>, Status> {
         let now = self.server.env.wall();
         match outcome {
-            Outcome::Object { object, created } => respond::object(at.info, &object, created, &wish, now),
-            Outcome::Document { document, created } => Ok(respond::document(&document, created, &wish)),
+            Outcome::Object { object, created } => {
+                respond::object(at.info, &object, created, &wish, now)
+            }
+            Outcome::Document { document, created } => {
+                Ok(respond::document(&document, created, &wish))
+            }
             Outcome::List(page) => respond::list(at.info, &page, &wish, now),
-            Outcome::Watch(watch) => Ok(respond::watch(at.info, *watch, wish, self.server.env.clone())),
+            Outcome::Watch(watch) => Ok(respond::watch(
+                at.info,
+                *watch,
+                wish,
+                self.server.env.clone(),
+            )),
             Outcome::Status(status) => Ok(respond::status(&status, wish.accepted.encoding)),
         }
     }
@@ -290,7 +371,9 @@ impl HttpService {
         body: Body,
     ) -> Result<Operation, Status> {
         match *method {
-            Method::GET | Method::HEAD if at.name.is_empty() => query.list_options().map(Operation::List),
+            Method::GET | Method::HEAD if at.name.is_empty() => {
+                query.list_options().map(Operation::List)
+            }
             Method::GET | Method::HEAD => query.freshness().map(Operation::Get),
             Method::POST => {
                 let options = query.write_options("CreateOptions")?;
@@ -315,7 +398,12 @@ impl HttpService {
                     None
                 } else {
                     let kind = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
-                    Some(parse(cx, &kind, negotiate::content_type(&text(headers, CONTENT_TYPE.as_str()))?, &bytes)?)
+                    Some(parse(
+                        cx,
+                        &kind,
+                        negotiate::content_type(&text(headers, CONTENT_TYPE.as_str()))?,
+                        &bytes,
+                    )?)
                 };
                 let options = query.delete_options(body.as_ref())?;
                 if at.name.is_empty() {
@@ -340,13 +428,22 @@ impl HttpService {
         parse(cx, kind, encoding, &bytes)
     }
 
-    async fn patch(&self, cx: &mut Context, headers: &HeaderMap, body: Body) -> Result<Patch, Status> {
+    async fn patch(
+        &self,
+        cx: &mut Context,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Patch, Status> {
         let header = text(headers, CONTENT_TYPE.as_str());
         let media_type = header.split(';').next().unwrap_or_default().trim();
         let bytes = collect(body).await?;
         let json = |cx: &mut Context| {
-            let parsed = parse_json(&bytes)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {}", json_words(&error, &bytes))))?;
+            let parsed = parse_json(&bytes).map_err(|error| {
+                Status::bad_request(format!(
+                    "error decoding patch: {}",
+                    json_words(&error, &bytes)
+                ))
+            })?;
             cx.duplicates = parsed.duplicates;
             cx.body = bytes.clone();
             Ok(parsed.value)
@@ -356,9 +453,14 @@ impl HttpService {
             "application/merge-patch+json" => json(cx).map(Patch::Merge),
             "application/strategic-merge-patch+json" => json(cx).map(Patch::Strategic),
             "application/apply-patch+yaml" => {
-                let document = orlop_wire::yaml::document_from_slice(&bytes)
-                    .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-                cx.duplicates = document.duplicates.into_iter().map(|duplicate| duplicate.key.trim_matches('"').to_owned()).collect();
+                let document = orlop_wire::yaml::document_from_slice(&bytes).map_err(|error| {
+                    Status::bad_request(format!("error decoding YAML: {error}"))
+                })?;
+                cx.duplicates = document
+                    .duplicates
+                    .into_iter()
+                    .map(|duplicate| duplicate.key.trim_matches('"').to_owned())
+                    .collect();
                 Ok(Patch::Apply(document.value))
             }
             _ => Err(negotiate::unsupported(&[
@@ -381,13 +483,21 @@ pub(crate) struct Described {
 
 /// The kind of a body: the object's, or that of the subresource.
 fn body_kind(at: &At) -> GroupVersionKind {
-    at.sub().and_then(|sub| at.info.subresource(sub)).map_or_else(|| at.info.resource.gvk(), |sub| sub.kind.clone())
+    at.sub()
+        .and_then(|sub| at.info.subresource(sub))
+        .map_or_else(|| at.info.resource.gvk(), |sub| sub.kind.clone())
 }
 
 fn deadline(query: &Query) -> Duration {
     // Clients write it as Go does: `32s`.
-    let asked = query.get("timeout").strip_suffix('s').and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    asked.map_or(DEADLINE, |asked| asked.clamp(Duration::from_secs(1), DEADLINE))
+    let asked = query
+        .get("timeout")
+        .strip_suffix('s')
+        .and_then(|seconds| seconds.parse().ok())
+        .map(Duration::from_secs);
+    asked.map_or(DEADLINE, |asked| {
+        asked.clamp(Duration::from_secs(1), DEADLINE)
+    })
 }
 
 /// The verb of a method on a path.
@@ -412,12 +522,20 @@ fn preferred(headers: &HeaderMap) -> Encoding {
 }
 
 fn text(headers: &HeaderMap, name: &str) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// All `Accept` headers as one.
 fn accept(headers: &HeaderMap) -> String {
-    let all: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let all: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     all.join(",")
 }
 
@@ -427,17 +545,27 @@ fn credentials(parts: &http::request::Parts) -> Credentials {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned())
         .filter(|token| !token.is_empty());
-    let chain = parts.extensions.get::<PeerInfo>().and_then(|peer| peer.client_certificate.as_ref());
-    let client_certificates =
-        chain.into_iter().flat_map(|chain| chain.iter()).map(|certificate| certificate.to_vec()).collect();
-    Credentials { bearer_token, client_certificates }
+    let chain = parts
+        .extensions
+        .get::<PeerInfo>()
+        .and_then(|peer| peer.client_certificate.as_ref());
+    let client_certificates = chain
+        .into_iter()
+        .flat_map(|chain| chain.iter())
+        .map(|certificate| certificate.to_vec())
+        .collect();
+    Credentials {
+        bearer_token,
+        client_certificates,
+    }
 }
 
 /// Reads a body whole, up to the limit.
 async fn collect(mut body: Body) -> Result<Bytes, Status> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::bad_request(format!("the body cannot be read: {error}")))?;
+        let frame = frame
+            .map_err(|error| Status::bad_request(format!("the body cannot be read: {error}")))?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > MAX_BODY {
                 return Err(Status::too_large(MAX_BODY));
@@ -449,7 +577,12 @@ async fn collect(mut body: Body) -> Result<Bytes, Status> {
 }
 
 /// Decodes a body of some encoding.
-fn parse(cx: &mut Context, kind: &GroupVersionKind, encoding: Encoding, bytes: &Bytes) -> Result<Value, Status> {
+fn parse(
+    cx: &mut Context,
+    kind: &GroupVersionKind,
+    encoding: Encoding,
+    bytes: &Bytes,
+) -> Result<Value, Status> {
     let unrecognized = |why: String| {
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
@@ -459,20 +592,28 @@ fn parse(cx: &mut Context, kind: &GroupVersionKind, encoding: Encoding, bytes: &
     };
     match encoding {
         Encoding::Json => {
-            let parsed = parse_json(bytes).map_err(|error| unrecognized(json_words(&error, bytes)))?;
+            let parsed =
+                parse_json(bytes).map_err(|error| unrecognized(json_words(&error, bytes)))?;
             cx.duplicates = parsed.duplicates;
             cx.body = bytes.clone();
             Ok(parsed.value)
         }
         Encoding::Yaml => {
-            let document = orlop_wire::yaml::document_from_slice(bytes)
-                .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {}", error.message())))?;
-            cx.duplicates = document.duplicates.into_iter().map(|duplicate| duplicate.key.trim_matches('"').to_owned()).collect();
+            let document = orlop_wire::yaml::document_from_slice(bytes).map_err(|error| {
+                Status::bad_request(format!(
+                    "error converting YAML to JSON: {}",
+                    error.message()
+                ))
+            })?;
+            cx.duplicates = document
+                .duplicates
+                .into_iter()
+                .map(|duplicate| duplicate.key.trim_matches('"').to_owned())
+                .collect();
             Ok(document.value)
         }
-        Encoding::Protobuf => {
-            protobuf::decode_or(bytes, Some(kind)).map_err(|error| Status::bad_request(error.to_string()))
-        }
+        Encoding::Protobuf => protobuf::decode_or(bytes, Some(kind))
+            .map_err(|error| Status::bad_request(error.to_string())),
     }
 }
 
@@ -496,7 +637,10 @@ fn json_words(error: &serde_json::Error, bytes: &[u8]) -> String {
         .map(|line| line.len() + 1)
         .sum::<usize>()
         + error.column().saturating_sub(1);
-    let at = std::str::from_utf8(bytes).ok().and_then(|text| text.get(offset..)).and_then(|rest| rest.chars().next());
+    let at = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.get(offset..))
+        .and_then(|rest| rest.chars().next());
     match at {
         Some(c) if offset == 0 => format!("invalid character '{c}' looking for beginning of value"),
         Some(c) => format!("invalid character '{c}' in the JSON text at byte {offset}"),

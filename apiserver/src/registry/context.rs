@@ -22,7 +22,11 @@ pub(crate) struct Context {
 impl Context {
     /// A request of a user.
     pub(crate) fn of(user: UserInfo, default_manager: &str) -> Self {
-        Self { user, default_manager: default_manager.to_owned(), ..Self::default() }
+        Self {
+            user,
+            default_manager: default_manager.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Adds a warning once.

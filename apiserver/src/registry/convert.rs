@@ -22,8 +22,14 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 
 /// A document of an addressed resource as the kind that it is stored as.
 pub(crate) fn to_storage(info: &ResourceInfo, mut document: Value) -> Value {
-    let Some(stored) = &info.stored_as else { return document };
-    match (info.resource.kind.as_ref(), info.resource.version.as_ref(), stored.version.as_ref()) {
+    let Some(stored) = &info.stored_as else {
+        return document;
+    };
+    match (
+        info.resource.kind.as_ref(),
+        info.resource.version.as_ref(),
+        stored.version.as_ref(),
+    ) {
         ("Event", ..) => {
             let to_core = stored.group.is_empty();
             rename_event_fields(&mut document, to_core);
@@ -38,8 +44,14 @@ pub(crate) fn to_storage(info: &ResourceInfo, mut document: Value) -> Value {
 
 /// A stored document as the addressed resource shows it.
 pub(crate) fn from_storage(info: &ResourceInfo, mut document: Value) -> Value {
-    let Some(stored) = &info.stored_as else { return document };
-    match (info.resource.kind.as_ref(), info.resource.version.as_ref(), stored.version.as_ref()) {
+    let Some(stored) = &info.stored_as else {
+        return document;
+    };
+    match (
+        info.resource.kind.as_ref(),
+        info.resource.version.as_ref(),
+        stored.version.as_ref(),
+    ) {
         ("Event", ..) => rename_event_fields(&mut document, info.resource.group.is_empty()),
         ("HorizontalPodAutoscaler", "v1", "v2") => autoscaler_to_v1(&mut document),
         ("HorizontalPodAutoscaler", "v2", "v1") => autoscaler_to_v2(&mut document),
@@ -56,9 +68,15 @@ fn stamp(document: &mut Value, api_version: &str) {
 }
 
 fn rename_event_fields(document: &mut Value, to_core: bool) {
-    let Value::Object(fields) = document else { return };
+    let Value::Object(fields) = document else {
+        return;
+    };
     for (core, events) in EVENT_FIELDS {
-        let (from, to) = if to_core { (events, core) } else { (core, events) };
+        let (from, to) = if to_core {
+            (events, core)
+        } else {
+            (core, events)
+        };
         if let Some(value) = fields.remove(*from) {
             fields.insert((*to).to_owned(), value);
         }
@@ -66,7 +84,9 @@ fn rename_event_fields(document: &mut Value, to_core: bool) {
 }
 
 fn annotation(document: &mut Value, name: &str) -> Option<Value> {
-    let annotations = document.pointer_mut("/metadata/annotations")?.as_object_mut()?;
+    let annotations = document
+        .pointer_mut("/metadata/annotations")?
+        .as_object_mut()?;
     let text = annotations.remove(name)?;
     if annotations.is_empty() {
         super::meta::metadata(document).remove("annotations");
@@ -75,7 +95,9 @@ fn annotation(document: &mut Value, name: &str) -> Option<Value> {
 }
 
 fn annotate(document: &mut Value, name: &str, value: &Value) {
-    let annotations = super::meta::metadata(document).entry("annotations").or_insert_with(|| json!({}));
+    let annotations = super::meta::metadata(document)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
     if let Value::Object(annotations) = annotations {
         annotations.insert(name.to_owned(), value.to_string().into());
     }
@@ -96,8 +118,15 @@ fn autoscaler_to_v1(document: &mut Value) {
     let mut rest = Vec::new();
     if let Some(spec) = part(document, "spec") {
         let metrics = spec.remove("metrics");
-        for metric in metrics.as_ref().and_then(Value::as_array).into_iter().flatten() {
-            if is_cpu_utilization(metric, "target") && !spec.contains_key("targetCPUUtilizationPercentage") {
+        for metric in metrics
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            if is_cpu_utilization(metric, "target")
+                && !spec.contains_key("targetCPUUtilizationPercentage")
+            {
                 let percent = metric["resource"]["target"]["averageUtilization"].clone();
                 spec.insert("targetCPUUtilizationPercentage".to_owned(), percent);
             } else {
@@ -115,7 +144,12 @@ fn autoscaler_to_v1(document: &mut Value) {
     let mut current_rest = Vec::new();
     if let Some(status) = part(document, "status") {
         let metrics = status.remove("currentMetrics");
-        for metric in metrics.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        for metric in metrics
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             if is_cpu_utilization(metric, "current") {
                 let percent = metric["resource"]["current"]["averageUtilization"].clone();
                 status.insert("currentCPUUtilizationPercentage".to_owned(), percent);
@@ -123,8 +157,14 @@ fn autoscaler_to_v1(document: &mut Value) {
                 current_rest.push(metric.clone());
             }
         }
+        // Both are always written in this version.
+        for field in ["currentReplicas", "desiredReplicas"] {
+            status.entry(field).or_insert_with(|| json!(0));
+        }
         let conditions = status.remove("conditions");
-        if let Some(conditions) = conditions.filter(|conditions| conditions.as_array().is_some_and(|c| !c.is_empty())) {
+        if let Some(conditions) =
+            conditions.filter(|conditions| conditions.as_array().is_some_and(|c| !c.is_empty()))
+        {
             annotate(document, CONDITIONS, &conditions);
         }
     }
@@ -188,18 +228,31 @@ mod tests {
             }
         });
         let mut document = v2.clone();
+        document["status"] = json!({"desiredReplicas": 0});
         autoscaler_to_v1(&mut document);
-        assert_eq!(document["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}));
+        assert_eq!(
+            document["status"],
+            json!({"currentReplicas": 0, "desiredReplicas": 0})
+        );
+        document.as_object_mut().unwrap().remove("status");
+        assert_eq!(
+            document["spec"],
+            json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80})
+        );
         autoscaler_to_v2(&mut document);
         assert_eq!(document, v2);
     }
 
     #[test]
     fn events_have_two_sets_of_names() {
-        let core = json!({"involvedObject": {"name": "a"}, "message": "m", "count": 2, "reason": "R"});
+        let core =
+            json!({"involvedObject": {"name": "a"}, "message": "m", "count": 2, "reason": "R"});
         let mut document = core.clone();
         rename_event_fields(&mut document, false);
-        assert_eq!(document, json!({"regarding": {"name": "a"}, "note": "m", "deprecatedCount": 2, "reason": "R"}));
+        assert_eq!(
+            document,
+            json!({"regarding": {"name": "a"}, "note": "m", "deprecatedCount": 2, "reason": "R"})
+        );
         rename_event_fields(&mut document, true);
         assert_eq!(document, core);
     }

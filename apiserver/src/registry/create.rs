@@ -23,7 +23,13 @@ const MAX_GENERATED_NAME: usize = 63;
 
 impl Registry {
     /// Makes an object from a body.
-    pub(crate) async fn create(&self, cx: &mut Context, at: &At, body: Value, options: &WriteOptions) -> Result<Object, Status> {
+    pub(crate) async fn create(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, Status> {
         let document = Self::decode(cx, &at.info.resource.gvk(), body, options.field_validation)?;
         let mut document = super::convert::to_storage(at.info, document);
         dedup_owner_references(cx, &mut document);
@@ -31,7 +37,8 @@ impl Registry {
         let manager = cx.manager(&options.field_manager).to_owned();
         let now = meta::time(self.now());
         managed_fields::track(at.info, "", &Value::Null, &mut document, &manager, &now);
-        self.create_document(cx, at, document, options.dry_run).await
+        self.create_document(cx, at, document, options.dry_run)
+            .await
     }
 
     /// Makes an object from a document that is decoded, placed and tracked.
@@ -44,19 +51,32 @@ impl Registry {
     ) -> Result<Object, Status> {
         let mut at = at.clone();
         meta::text(&document, "name").clone_into(&mut at.name);
-        let mut request =
-            self.admission_request(cx, &at, AdmissionOperation::Create, document, Arc::new(Value::Null), dry_run);
+        let mut request = self.admission_request(
+            cx,
+            &at,
+            AdmissionOperation::Create,
+            document,
+            Arc::new(Value::Null),
+            dry_run,
+        );
         self.admit(cx, &mut request).await?;
         let kind = storage_kind(at.info);
         let generate_name = meta::text(&request.object, "generateName").to_owned();
         let generated = meta::text(&request.object, "name").is_empty() && !generate_name.is_empty();
         if !meta::text(&request.object, "resourceVersion").is_empty() {
-            return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
+            return Err(Status::failure(
+                500,
+                "",
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         for attempt in 1.. {
             let mut document = request.object.clone();
             self.identify(&mut document, generated.then_some(generate_name.as_str()));
-            let prepare = strategy::Context { now: meta::time(self.now()), user: Some(cx.user.clone()) };
+            let prepare = strategy::Context {
+                now: meta::time(self.now()),
+                user: Some(cx.user.clone()),
+            };
             strategy::prepare_for_create(&kind, &mut document, &prepare);
             let errors = validation::validate_create(&kind, &document);
             if !errors.is_empty() {
@@ -96,10 +116,13 @@ impl Registry {
                     }
                     let mut status = Status::already_exists(&at.info.resource, &name);
                     if generated {
-                        status.message.push_str(", the server was not able to generate a unique name for the object");
+                        status.message.push_str(
+                            ", the server was not able to generate a unique name for the object",
+                        );
                     }
                     let terminating = current.into_iter().flatten().any(|kv| {
-                        Object::from_stored(kv.value, kv.mod_revision).is_ok_and(|object| object.is_terminating())
+                        Object::from_stored(kv.value, kv.mod_revision)
+                            .is_ok_and(|object| object.is_terminating())
                     });
                     if terminating {
                         status.message = format!("object is being deleted: {}", status.message);
@@ -119,8 +142,17 @@ impl Registry {
             meta::set(document, "name", Some(name.into()));
         }
         meta::set(document, "uid", Some(self.env.uuid().into()));
-        meta::set(document, "creationTimestamp", Some(meta::time(self.now()).into()));
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        meta::set(
+            document,
+            "creationTimestamp",
+            Some(meta::time(self.now()).into()),
+        );
+        for field in [
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "generation",
+        ] {
             meta::set(document, field, None);
         }
     }
@@ -150,7 +182,12 @@ pub(super) fn place(at: &At, document: &mut Value) -> Result<(), Status> {
 
 /// Drops owner references that repeat a uid, and says so.
 pub(super) fn dedup_owner_references(cx: &mut Context, document: &mut Value) {
-    let Some(owners) = document.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else { return };
+    let Some(owners) = document
+        .pointer_mut("/metadata/ownerReferences")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
     let before = owners.len();
     let mut seen = Vec::new();
     owners.retain(|owner| {

@@ -24,7 +24,8 @@ impl Registry {
         validation: FieldValidation,
     ) -> Result<Value, Status> {
         check_kind(expected, &mut body)?;
-        let errors = check_schema(expected, &mut body).map_err(|message| cannot_handle(expected, &message))?;
+        let errors = check_schema(expected, &mut body)
+            .map_err(|message| cannot_handle(expected, &message))?;
         report(cx, errors, validation).map_err(|message| cannot_handle(expected, &message))?;
         defaults::apply(expected, &mut body);
         Ok(body)
@@ -37,7 +38,8 @@ impl Registry {
         applied: &mut Value,
         validation: FieldValidation,
     ) -> Result<(), Status> {
-        let unknown = check_schema(expected, applied).map_err(|message| cannot_handle(expected, &message))?;
+        let unknown =
+            check_schema(expected, applied).map_err(|message| cannot_handle(expected, &message))?;
         report(cx, unknown, validation).map_err(Status::bad_request)
     }
 
@@ -57,17 +59,26 @@ impl Registry {
 
 fn cannot_handle(expected: &GroupVersionKind, why: &str) -> Status {
     let GroupVersionKind { version, kind, .. } = expected;
-    Status::bad_request(format!("{kind} in version {} cannot be handled as a {kind}: {why}", quote(version)))
+    Status::bad_request(format!(
+        "{kind} in version {} cannot be handled as a {kind}: {why}",
+        quote(version)
+    ))
 }
 
 /// Drops what the kind does not know and says what it was. An error is a value of the wrong type.
 fn check_schema(expected: &GroupVersionKind, document: &mut Value) -> Result<Vec<String>, String> {
-    let Some(schema) = schema::of(expected) else { return Ok(Vec::new()) };
+    let Some(schema) = schema::of(expected) else {
+        return Ok(Vec::new());
+    };
     validate::prune(&schema, document).map_err(|mismatch| mismatch.to_string())
 }
 
 /// Refuses unknown and repeated fields, or warns of them, as the client asked.
-fn report(cx: &mut Context, unknown: Vec<String>, validation: FieldValidation) -> Result<(), String> {
+fn report(
+    cx: &mut Context,
+    unknown: Vec<String>,
+    validation: FieldValidation,
+) -> Result<(), String> {
     let duplicates = std::mem::take(&mut cx.duplicates);
     if unknown.is_empty() && duplicates.is_empty() || validation == FieldValidation::Ignore {
         return Ok(());
@@ -75,10 +86,20 @@ fn report(cx: &mut Context, unknown: Vec<String>, validation: FieldValidation) -
     // The document's maps are sorted; messages name the fields as the body has them.
     let order = field_order(&std::mem::take(&mut cx.body));
     let mut unknown = unknown;
-    unknown.sort_by_key(|path| order.iter().position(|seen| seen == path).unwrap_or(usize::MAX));
-    let unknown = unknown.into_iter().map(|path| format!("unknown field {}", quote(&path)));
-    let all: Vec<String> =
-        duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).chain(unknown).collect();
+    unknown.sort_by_key(|path| {
+        order
+            .iter()
+            .position(|seen| seen == path)
+            .unwrap_or(usize::MAX)
+    });
+    let unknown = unknown
+        .into_iter()
+        .map(|path| format!("unknown field {}", quote(&path)));
+    let all: Vec<String> = duplicates
+        .into_iter()
+        .map(|path| format!("duplicate field {}", quote(&path)))
+        .chain(unknown)
+        .collect();
     if validation == FieldValidation::Strict {
         return Err(format!("strict decoding error: {}", all.join(", ")));
     }
@@ -98,15 +119,31 @@ fn check_kind(expected: &GroupVersionKind, body: &mut Value) -> Result<(), Statu
             json_type(body),
         )));
     };
-    let text = |field: &str| fields.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        fields
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (given_version, given_kind) = (text("apiVersion"), text("kind"));
-    if (given_version.is_empty() || given_version == api_version) && (given_kind.is_empty() || given_kind == expected.kind) {
+    if (given_version.is_empty() || given_version == api_version)
+        && (given_kind.is_empty() || given_kind == expected.kind)
+    {
         fields.insert("apiVersion".to_owned(), api_version.into());
         fields.insert("kind".to_owned(), expected.kind.clone().into_owned().into());
         return Ok(());
     }
-    let given_version = if given_version.is_empty() { api_version.clone() } else { given_version };
-    let given_kind = if given_kind.is_empty() { expected.kind.to_string() } else { given_kind };
+    let given_version = if given_version.is_empty() {
+        api_version.clone()
+    } else {
+        given_version
+    };
+    let given_kind = if given_kind.is_empty() {
+        expected.kind.to_string()
+    } else {
+        given_kind
+    };
     let given = GroupVersionKind::from_api_version(&given_version, &given_kind);
     if given_version != api_version && given_kind == expected.kind {
         return Err(Status::bad_request(format!(
@@ -134,7 +171,12 @@ fn go_type(kind: &GroupVersionKind, version: &str) -> String {
     if !version.is_empty() {
         return format!("{version}.{}", kind.kind);
     }
-    let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    let group = kind
+        .group
+        .split('.')
+        .next()
+        .filter(|group| !group.is_empty())
+        .unwrap_or("core");
     format!("{group}.{}", kind.kind)
 }
 
@@ -164,17 +206,27 @@ pub(crate) struct Parsed {
 pub(crate) fn parse_json(body: &[u8]) -> Result<Parsed, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let mut duplicates = BTreeSet::new();
-    let seed = Document { path: &Path::Root, duplicates: &mut duplicates };
+    let seed = Document {
+        path: &Path::Root,
+        duplicates: &mut duplicates,
+    };
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok(Parsed { value, duplicates: duplicates.into_iter().collect() })
+    Ok(Parsed {
+        value,
+        duplicates: duplicates.into_iter().collect(),
+    })
 }
 
 /// The paths of all fields of a JSON body, in the order in which they stand.
 pub(crate) fn field_order(body: &[u8]) -> Vec<String> {
     let mut order = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let _ = Order { path: String::new(), order: &mut order }.deserialize(&mut deserializer);
+    let _ = Order {
+        path: String::new(),
+        order: &mut order,
+    }
+    .deserialize(&mut deserializer);
     order
 }
 
@@ -248,7 +300,10 @@ impl<'de> Visitor<'de> for Document<'_> {
         let mut list = Vec::new();
         loop {
             let path = Path::Item(self.path, list.len());
-            let seed = Document { path: &path, duplicates: self.duplicates };
+            let seed = Document {
+                path: &path,
+                duplicates: self.duplicates,
+            };
             match items.next_element_seed(seed)? {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
@@ -260,7 +315,10 @@ impl<'de> Visitor<'de> for Document<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let path = Path::Field(self.path, &key);
-            let seed = Document { path: &path, duplicates: self.duplicates };
+            let seed = Document {
+                path: &path,
+                duplicates: self.duplicates,
+            };
             let value = entries.next_value_seed(seed)?;
             if map.contains_key(&key) {
                 self.duplicates.insert(path.to_string());
@@ -317,7 +375,13 @@ impl<'de> Visitor<'de> for Order<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let mut index = 0;
-        while items.next_element_seed(Order { path: format!("{}[{index}]", self.path), order: self.order })?.is_some() {
+        while items
+            .next_element_seed(Order {
+                path: format!("{}[{index}]", self.path),
+                order: self.order,
+            })?
+            .is_some()
+        {
             index += 1;
         }
         Ok(())
@@ -325,9 +389,16 @@ impl<'de> Visitor<'de> for Order<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some(key) = entries.next_key::<String>()? {
-            let path = if self.path.is_empty() { key } else { format!("{}.{key}", self.path) };
+            let path = if self.path.is_empty() {
+                key
+            } else {
+                format!("{}.{key}", self.path)
+            };
             self.order.push(path.clone());
-            entries.next_value_seed(Order { path, order: self.order })?;
+            entries.next_value_seed(Order {
+                path,
+                order: self.order,
+            })?;
         }
         Ok(())
     }
@@ -351,6 +422,15 @@ mod tests {
     #[test]
     fn the_order_of_fields_is_that_of_the_body() {
         let order = field_order(br#"{"metadata":{"name":"a","foo":1},"bar":[{"z":1}]}"#);
-        assert_eq!(order, ["metadata", "metadata.name", "metadata.foo", "bar", "bar[0].z"]);
+        assert_eq!(
+            order,
+            [
+                "metadata",
+                "metadata.name",
+                "metadata.foo",
+                "bar",
+                "bar[0].z"
+            ]
+        );
     }
 }

@@ -36,23 +36,34 @@ impl Deleted {
     pub(crate) fn answer(self, at: &At) -> Result<Object, Box<Status>> {
         match self {
             Self::Waits(object) => Ok(object),
-            Self::Gone(object) if strategy::deletion_returns_object(&storage_kind(at.info)) => Ok(object),
-            Self::Gone(object) => Err(Box::new(Status { status: "Success".to_owned(), ..Status::default() }.with_details(
-                StatusDetails {
+            Self::Gone(object) if strategy::deletion_returns_object(&storage_kind(at.info)) => {
+                Ok(object)
+            }
+            Self::Gone(object) => Err(Box::new(
+                Status {
+                    status: "Success".to_owned(),
+                    ..Status::default()
+                }
+                .with_details(StatusDetails {
                     name: object.name().to_owned(),
                     group: at.info.resource.group.to_string(),
                     kind: at.info.resource.plural.to_string(),
                     uid: object.uid().to_owned(),
                     ..StatusDetails::default()
-                },
-            ))),
+                }),
+            )),
         }
     }
 }
 
 impl Registry {
     /// Deletes an object, or begins to.
-    pub(crate) async fn delete(&self, cx: &mut Context, at: &At, options: &DeleteOptions) -> Result<Deleted, Status> {
+    pub(crate) async fn delete(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
         for _ in 0..ATTEMPTS {
             let Some(current) = self.current(at.info, &at.namespace, &at.name).await? else {
                 return Err(Status::not_found(&at.info.resource, &at.name));
@@ -74,8 +85,14 @@ impl Registry {
     ) -> Result<Option<Deleted>, Status> {
         check_preconditions(at, options, current)?;
         let old = current.value().map_err(Status::internal)?;
-        let mut request =
-            self.admission_request(cx, at, AdmissionOperation::Delete, Value::Null, old.clone(), options.dry_run);
+        let mut request = self.admission_request(
+            cx,
+            at,
+            AdmissionOperation::Delete,
+            Value::Null,
+            old.clone(),
+            options.dry_run,
+        );
         self.admit(cx, &mut request).await?;
         self.validate_admission(&request).await?;
         match self.mark(at, options, current, &old) {
@@ -85,13 +102,16 @@ impl Registry {
                 meta::metadata(&mut document).remove("resourceVersion");
                 let json = encode(at.info, &document)?;
                 if options.dry_run {
-                    return unstored(document, current.revision()).map(Deleted::Waits).map(Some);
+                    return unstored(document, current.revision())
+                        .map(Deleted::Waits)
+                        .map(Some);
                 }
                 let key = keys::object(at.info.storage(), &at.namespace, &at.name);
                 let txn = Txn::update(key, json.clone(), current.revision());
                 match self.store.commit(txn).await.map_err(store_status)? {
                     Commit::Applied { revision, .. } => {
-                        let object = Object::from_stored(json.into(), revision).map_err(Status::internal)?;
+                        let object =
+                            Object::from_stored(json.into(), revision).map_err(Status::internal)?;
                         Ok(Some(Deleted::Waits(object)))
                     }
                     Commit::Refused { .. } => Ok(None),
@@ -102,7 +122,12 @@ impl Registry {
                     return Ok(Some(Deleted::Gone(current.clone())));
                 }
                 let key = keys::object(at.info.storage(), &at.namespace, &at.name);
-                match self.store.commit(Txn::delete(key, current.revision())).await.map_err(store_status)? {
+                match self
+                    .store
+                    .commit(Txn::delete(key, current.revision()))
+                    .await
+                    .map_err(store_status)?
+                {
                     Commit::Applied { revision, .. } => {
                         self.services.release(at.info, &old);
                         Ok(Some(Deleted::Gone(current.with_revision(revision))))
@@ -131,7 +156,8 @@ impl Registry {
         if kind.group.is_empty() && kind.kind == "Namespace" {
             return self.mark_namespace(&mut document, old, finalizers, &before, terminating);
         }
-        let grace = strategy::graceful_period(&kind, old, options.grace_period_seconds).unwrap_or(0);
+        let grace =
+            strategy::graceful_period(&kind, old, options.grace_period_seconds).unwrap_or(0);
         if grace > 0 {
             // Who is told twice may shorten the time, not lengthen it.
             if terminating {
@@ -153,7 +179,8 @@ impl Registry {
         if finalizers.is_empty() {
             return Mark::Goes;
         }
-        let graceful_before = meta::number(old, "deletionGracePeriodSeconds").is_some_and(|left| left > 0);
+        let graceful_before =
+            meta::number(old, "deletionGracePeriodSeconds").is_some_and(|left| left > 0);
         if terminating && !graceful_before && finalizers == before {
             return Mark::Same;
         }
@@ -177,12 +204,19 @@ impl Registry {
         terminating: bool,
     ) -> Mark {
         if !terminating {
-            meta::set(document, "deletionTimestamp", Some(meta::time(self.now()).into()));
+            meta::set(
+                document,
+                "deletionTimestamp",
+                Some(meta::time(self.now()).into()),
+            );
             document["status"]["phase"] = "Terminating".into();
             meta::set_finalizers(document, finalizers);
             return Mark::Waits(std::mem::take(document));
         }
-        let held = old.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|left| !left.is_empty());
+        let held = old
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_some_and(|left| !left.is_empty());
         if held || !finalizers.is_empty() {
             if finalizers == before {
                 return Mark::Same;
@@ -203,7 +237,11 @@ impl Registry {
     ) -> Result<super::ListPage, Status> {
         let page = self.list(at, which).await?;
         for object in &page.items {
-            let one = At { name: object.name().to_owned(), namespace: object.namespace().to_owned(), ..at.clone() };
+            let one = At {
+                name: object.name().to_owned(),
+                namespace: object.namespace().to_owned(),
+                ..at.clone()
+            };
             match self.delete(cx, &one, options).await {
                 Ok(_) => {}
                 // Somebody was faster.
@@ -225,7 +263,9 @@ enum Mark {
 }
 
 fn bump_generation(document: &mut Value) {
-    if let Some(generation) = meta::number(document, "generation").filter(|generation| *generation > 0) {
+    if let Some(generation) =
+        meta::number(document, "generation").filter(|generation| *generation > 0)
+    {
         meta::set(document, "generation", Some((generation + 1).into()));
     }
 }
@@ -243,8 +283,11 @@ fn finalizers_for(options: &DeleteOptions, default: Propagation, before: &[Strin
             default
         }
     });
-    let mut finalizers: Vec<String> =
-        before.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
+    let mut finalizers: Vec<String> = before
+        .iter()
+        .filter(|name| *name != ORPHAN && *name != FOREGROUND)
+        .cloned()
+        .collect();
     match propagation {
         Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
         Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
@@ -282,7 +325,10 @@ mod tests {
     use super::*;
 
     fn finalizers(propagation: Option<Propagation>, before: &[&str]) -> Vec<String> {
-        let options = DeleteOptions { propagation, ..DeleteOptions::default() };
+        let options = DeleteOptions {
+            propagation,
+            ..DeleteOptions::default()
+        };
         let before: Vec<String> = before.iter().map(|name| (*name).to_owned()).collect();
         finalizers_for(&options, Propagation::Background, &before)
     }
@@ -291,8 +337,17 @@ mod tests {
     fn the_fate_of_dependents_is_a_finalizer() {
         assert_eq!(finalizers(None, &["x"]), ["x"]);
         assert_eq!(finalizers(None, &["orphan"]), ["orphan"]);
-        assert_eq!(finalizers(Some(Propagation::Background), &["orphan", "x"]), ["x"]);
-        assert_eq!(finalizers(Some(Propagation::Orphan), &["foregroundDeletion"]), ["orphan"]);
-        assert_eq!(finalizers(Some(Propagation::Foreground), &[]), ["foregroundDeletion"]);
+        assert_eq!(
+            finalizers(Some(Propagation::Background), &["orphan", "x"]),
+            ["x"]
+        );
+        assert_eq!(
+            finalizers(Some(Propagation::Orphan), &["foregroundDeletion"]),
+            ["orphan"]
+        );
+        assert_eq!(
+            finalizers(Some(Propagation::Foreground), &[]),
+            ["foregroundDeletion"]
+        );
     }
 }

@@ -20,7 +20,12 @@ pub(crate) struct EventLease {
 impl EventLease {
     /// The lease for an object about to be written: of the current minute for an Event, none for anything else, nor in a store that has
     /// no leases.
-    pub(super) async fn of(&self, resource: &Resource, store: &dyn Store, env: &Env) -> Result<Option<LeaseId>, StoreError> {
+    pub(super) async fn of(
+        &self,
+        resource: &Resource,
+        store: &dyn Store,
+        env: &Env,
+    ) -> Result<Option<LeaseId>, StoreError> {
         if resource.kind != "Event" {
             return Ok(None);
         }

@@ -8,7 +8,11 @@ pub(crate) const ROOT: &str = "/registry/";
 
 /// What the keys of a resource begin with.
 pub(crate) fn prefix(resource: &Resource) -> String {
-    let group = if resource.group.is_empty() { "core" } else { &resource.group };
+    let group = if resource.group.is_empty() {
+        "core"
+    } else {
+        &resource.group
+    };
     format!("{ROOT}{group}/{}/", resource.plural)
 }
 
@@ -47,8 +51,16 @@ mod tests {
         assert_eq!(key, "/registry/core/pods/default/web-0");
         assert_eq!(prefix_of(&key), Some("/registry/core/pods/"));
         assert_eq!(name_of(&key), Some("default/web-0"));
-        let roles = Resource::cluster("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole");
-        assert_eq!(object(&roles, "", "system:node"), "/registry/rbac.authorization.k8s.io/clusterroles/system:node");
+        let roles = Resource::cluster(
+            "rbac.authorization.k8s.io",
+            "v1",
+            "clusterroles",
+            "ClusterRole",
+        );
+        assert_eq!(
+            object(&roles, "", "system:node"),
+            "/registry/rbac.authorization.k8s.io/clusterroles/system:node"
+        );
         assert_eq!(prefix_of("/registry/x"), None);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use orlop_api::schema;
 use orlop_api::resources::ResourceInfo;
+use orlop_api::schema;
 use orlop_api::strategy;
-use orlop_core::resource::Resource;
+use orlop_core::resource::{GroupVersionKind, Resource};
 use orlop_core::status::{Status, StatusCause, StatusDetails, reason};
 use orlop_merge::apply::{ApplyError, FieldManager, FieldSet, PathElement};
 use orlop_merge::schema::Schema;
@@ -17,13 +17,17 @@ use super::{meta, storage_kind};
 static UNTYPED: LazyLock<Schema> = LazyLock::new(Schema::untyped);
 
 /// Runs a closure with the field manager of a resource and subresource.
-fn with_manager<T>(info: &ResourceInfo, subresource: &str, then: impl FnOnce(&FieldManager<'_>) -> T) -> T {
+fn with_manager<T>(
+    info: &ResourceInfo,
+    subresource: &str,
+    then: impl FnOnce(&FieldManager<'_>) -> T,
+) -> T {
     let kind = storage_kind(info);
     let schema = schema::of(&kind);
     let api_version = kind.api_version();
     let ignored = ignored(info, subresource);
-    let mut manager =
-        FieldManager::new(schema.as_ref().unwrap_or(&UNTYPED), &api_version).subresource(subresource);
+    let mut manager = FieldManager::new(schema.as_ref().unwrap_or(&UNTYPED), &api_version)
+        .subresource(subresource);
     if let Some(ignored) = &ignored {
         manager = manager.ignoring(ignored);
     }
@@ -46,9 +50,33 @@ fn ignored(info: &ResourceInfo, subresource: &str) -> Option<FieldSet> {
 }
 
 /// Notes what an update by a manager changed. What cannot be tracked leaves the book as it is.
-pub(super) fn track(info: &ResourceInfo, subresource: &str, live: &Value, new: &mut Value, manager: &str, now: &str) {
-    with_manager(info, subresource, |fields| fields.update_no_errors(live, new, manager, now));
+pub(super) fn track(
+    info: &ResourceInfo,
+    subresource: &str,
+    live: &Value,
+    new: &mut Value,
+    manager: &str,
+    now: &str,
+) {
+    with_manager(info, subresource, |fields| {
+        fields.update_no_errors(live, new, manager, now)
+    });
     orlop_merge::apply::keep_times_of_unchanged(live, new);
+}
+
+/// Notes who sent a document that is answered and not kept.
+pub(crate) fn track_unstored(
+    kind: &GroupVersionKind,
+    subresource: &str,
+    document: &mut Value,
+    manager: &str,
+    now: &str,
+) {
+    let schema = schema::of(kind);
+    let api_version = kind.api_version();
+    let fields = FieldManager::new(schema.as_ref().unwrap_or(&UNTYPED), &api_version)
+        .subresource(subresource);
+    fields.update_no_errors(&Value::Null, document, manager, now);
 }
 
 /// Merges what a manager applies into a live object (null where there is none).
@@ -62,8 +90,10 @@ pub(super) fn apply(
     now: &str,
 ) -> Result<Value, Status> {
     let name = meta::text(applied, "name").to_owned();
-    with_manager(info, subresource, |fields| fields.apply(live, applied, manager, force, now))
-        .map_err(|error| refusal(&info.resource, &name, &error))
+    with_manager(info, subresource, |fields| {
+        fields.apply(live, applied, manager, force, now)
+    })
+    .map_err(|error| refusal(&info.resource, &name, &error))
 }
 
 fn refusal(resource: &Resource, name: &str, error: &ApplyError) -> Status {
@@ -78,10 +108,14 @@ fn refusal(resource: &Resource, name: &str, error: &ApplyError) -> Status {
                     field: conflict.path.to_string(),
                 })
                 .collect();
-            Status::failure(409, reason::CONFLICT, error.to_string())
-                .with_details(StatusDetails { causes, ..StatusDetails::default() })
+            Status::failure(409, reason::CONFLICT, error.to_string()).with_details(StatusDetails {
+                causes,
+                ..StatusDetails::default()
+            })
         }
-        ApplyError::Version { .. } | ApplyError::ManagedFieldsNotNil => Status::bad_request(error.to_string()),
+        ApplyError::Version { .. } | ApplyError::ManagedFieldsNotNil => {
+            Status::bad_request(error.to_string())
+        }
         _ => {
             tracing::debug!(resource = %resource.plural, name, %error, "apply refused");
             let mut status = Status::failure(500, "", error.to_string());

@@ -9,18 +9,28 @@ pub(crate) fn metadata(document: &mut Value) -> &mut Map<String, Value> {
         *document = Value::Object(Map::new());
     }
     // Both are objects from here on.
-    let Value::Object(root) = document else { unreachable!("made an object above") };
-    let metadata = root.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let Value::Object(root) = document else {
+        unreachable!("made an object above")
+    };
+    let metadata = root
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
     if !metadata.is_object() {
         *metadata = Value::Object(Map::new());
     }
-    let Value::Object(metadata) = metadata else { unreachable!("made an object above") };
+    let Value::Object(metadata) = metadata else {
+        unreachable!("made an object above")
+    };
     metadata
 }
 
 /// A text field of the metadata; empty where it is missing.
 pub(crate) fn text<'a>(document: &'a Value, field: &str) -> &'a str {
-    document.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
+    document
+        .get("metadata")
+        .and_then(|metadata| metadata.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A number of the metadata.
@@ -30,8 +40,14 @@ pub(crate) fn number(document: &Value, field: &str) -> Option<i64> {
 
 /// The finalizers.
 pub(crate) fn finalizers(document: &Value) -> Vec<String> {
-    let list = document.get("metadata").and_then(|metadata| metadata.get("finalizers")).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    let list = document
+        .get("metadata")
+        .and_then(|metadata| metadata.get("finalizers"))
+        .and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// Sets the finalizers; an empty list takes the field away.
@@ -60,7 +76,10 @@ pub(crate) fn set(document: &mut Value, field: &str, value: Option<Value>) {
 
 /// A copy of an old document's metadata field, or its absence, in the new one.
 pub(crate) fn keep(document: &mut Value, old: &Value, field: &str) {
-    let value = old.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
+    let value = old
+        .get("metadata")
+        .and_then(|metadata| metadata.get(field))
+        .cloned();
     set(document, field, value);
 }
 

@@ -37,9 +37,10 @@ pub(crate) use self::context::{At, Context};
 pub(crate) use self::convert::from_storage;
 pub(crate) use self::decode::parse_json;
 pub(crate) use self::event_lease::EventLease;
+pub(crate) use self::managed_fields::track_unstored;
 pub(crate) use self::read::ListPage;
-pub use self::services::ServiceRange;
 pub(crate) use self::services::ServiceAllocator;
+pub use self::services::ServiceRange;
 pub(crate) use self::watch::RegistryWatch;
 use crate::authentication::TokenIssuer;
 use crate::cache::{Caches, KindCache, store_status};
@@ -61,7 +62,10 @@ pub(crate) struct Registry {
 impl Registry {
     /// The resources that are kept in the store, each once.
     pub(crate) fn stored_resources() -> impl Iterator<Item = &'static Resource> {
-        resources::builtin().iter().filter(|info| info.is_stored() && info.stored_as.is_none()).map(|info| &info.resource)
+        resources::builtin()
+            .iter()
+            .filter(|info| info.is_stored() && info.stored_as.is_none())
+            .map(|info| &info.resource)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -70,20 +74,35 @@ impl Registry {
 
     /// The cache of a resource.
     pub(crate) fn cache(&self, info: &ResourceInfo) -> Result<&Arc<KindCache>, Status> {
-        self.caches.kind(info.storage()).ok_or_else(|| Status::internal(format!("{} has no cache", info.resource.plural)))
+        self.caches
+            .kind(info.storage())
+            .ok_or_else(|| Status::internal(format!("{} has no cache", info.resource.plural)))
     }
 
     /// An object as it is now: from the cache when that has the newest version, else from the store.
-    pub(crate) async fn current(&self, info: &ResourceInfo, namespace: &str, name: &str) -> Result<Option<Object>, Status> {
+    pub(crate) async fn current(
+        &self,
+        info: &ResourceInfo,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status> {
         let key = keys::object(info.storage(), namespace, name);
-        let found = self.store.range(RangeRequest::new(KeyRange::key(key))).await.map_err(store_status)?;
-        let Some(kv) = found.items.into_iter().next() else { return Ok(None) };
+        let found = self
+            .store
+            .range(RangeRequest::new(KeyRange::key(key)))
+            .await
+            .map_err(store_status)?;
+        let Some(kv) = found.items.into_iter().next() else {
+            return Ok(None);
+        };
         if let Some(cached) = self.cache(info)?.get(namespace, name)
             && cached.revision() == kv.mod_revision
         {
             return Ok(Some(cached));
         }
-        Object::from_stored(kv.value, kv.mod_revision).map(Some).map_err(Status::internal)
+        Object::from_stored(kv.value, kv.mod_revision)
+            .map(Some)
+            .map_err(Status::internal)
     }
 
     /// What an admission plug-in sees of a request.
@@ -113,7 +132,11 @@ impl Registry {
     /// Lets the plug-ins change the object, or refuse.
     async fn admit(&self, cx: &mut Context, request: &mut AdmissionRequest) -> Result<(), Status> {
         let operation = request.operation;
-        for plugin in self.admission.iter().filter(|plugin| plugin.handles(operation)) {
+        for plugin in self
+            .admission
+            .iter()
+            .filter(|plugin| plugin.handles(operation))
+        {
             plugin.admit(request).await?;
         }
         for warning in request.warnings.drain(..) {
@@ -122,9 +145,34 @@ impl Registry {
         Ok(())
     }
 
+    /// Lets the plug-ins see, and change, what is posted to a subresource.
+    pub(crate) async fn admit_posted(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        body: Value,
+        dry_run: bool,
+    ) -> Result<Value, Status> {
+        let mut request = self.admission_request(
+            cx,
+            at,
+            AdmissionOperation::Create,
+            body,
+            Arc::new(Value::Null),
+            dry_run,
+        );
+        self.admit(cx, &mut request).await?;
+        self.validate_admission(&request).await?;
+        Ok(request.object)
+    }
+
     /// Lets the plug-ins look at what is about to be written.
     async fn validate_admission(&self, request: &AdmissionRequest) -> Result<(), Status> {
-        for plugin in self.admission.iter().filter(|plugin| plugin.handles(request.operation)) {
+        for plugin in self
+            .admission
+            .iter()
+            .filter(|plugin| plugin.handles(request.operation))
+        {
             plugin.validate(request).await?;
         }
         Ok(())
@@ -133,8 +181,18 @@ impl Registry {
 
 impl Registry {
     /// A write of an object that must stand at a revision (zero: that is not there yet).
-    async fn put(&self, info: &ResourceInfo, key: String, json: Vec<u8>, expected: Revision) -> Result<Commit, Status> {
-        let lease = self.event_lease.of(info.storage(), self.store.as_ref(), &self.env).await.map_err(store_status)?;
+    async fn put(
+        &self,
+        info: &ResourceInfo,
+        key: String,
+        json: Vec<u8>,
+        expected: Revision,
+    ) -> Result<Commit, Status> {
+        let lease = self
+            .event_lease
+            .of(info.storage(), self.store.as_ref(), &self.env)
+            .await
+            .map_err(store_status)?;
         let mut txn = Txn::update(key, json, expected);
         if let (Some(id), Some(Op::Put { lease, .. })) = (lease, txn.ops.first_mut()) {
             *lease = Some(id);
@@ -152,7 +210,11 @@ pub(crate) fn storage_kind(info: &ResourceInfo) -> GroupVersionKind {
 fn encode(info: &ResourceInfo, document: &Value) -> Result<Vec<u8>, Status> {
     let json = serde_json::to_vec(document).map_err(Status::internal)?;
     if json.len() > MAX_OBJECT {
-        let message = format!("{} is too large: {} bytes, limit is {MAX_OBJECT}", info.resource.kind, json.len());
+        let message = format!(
+            "{} is too large: {} bytes, limit is {MAX_OBJECT}",
+            info.resource.kind,
+            json.len()
+        );
         let mut status = Status::too_large(MAX_OBJECT);
         status.message = message;
         return Err(status);
@@ -163,5 +225,9 @@ fn encode(info: &ResourceInfo, document: &Value) -> Result<Vec<u8>, Status> {
 /// A document as an object that was not stored: the answer to a dry run.
 fn unstored(document: Value, revision: Revision) -> Result<Object, Status> {
     let object = Object::from_value(document).map_err(Status::internal)?;
-    Ok(if revision.is_zero() { object } else { object.with_revision(revision) })
+    Ok(if revision.is_zero() {
+        object
+    } else {
+        object.with_revision(revision)
+    })
 }

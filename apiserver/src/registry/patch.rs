@@ -23,12 +23,17 @@ pub(super) fn apply(
     let mut document = convert::from_storage(at.info, old.clone());
     match patch {
         Patch::Json(operations) => {
-            let patch = JsonPatch::from_value(operations).map_err(|error| json_patch_refusal(&error))?;
-            patch.apply(&mut document).map_err(|error| json_patch_refusal(&error))?;
+            let patch =
+                JsonPatch::from_value(operations).map_err(|error| json_patch_refusal(&error))?;
+            patch
+                .apply(&mut document)
+                .map_err(|error| json_patch_refusal(&error))?;
         }
         Patch::Merge(patch) => {
             if !patch.is_object() {
-                return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
+                return Err(Status::bad_request(
+                    "error decoding patch: a merge patch is an object",
+                ));
             }
             merge_patch::apply(&mut document, patch);
         }
@@ -58,21 +63,32 @@ pub(super) fn apply(
     }
     let document = Registry::decode_patched(cx, &kind, document, validation).map_err(|why| {
         let shown = patch.document().to_string();
-        Status::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), shown, why)])
+        Status::invalid(
+            "",
+            "",
+            "",
+            &[FieldError::invalid(&Path::new("patch"), shown, why)],
+        )
     })?;
     Ok(convert::to_storage(at.info, document))
 }
 
 fn json_patch_refusal(error: &JsonPatchError) -> Status {
     match error {
-        JsonPatchError::Malformed(why) => Status::bad_request(format!("error decoding patch: {why}")),
+        JsonPatchError::Malformed(why) => {
+            Status::bad_request(format!("error decoding patch: {why}"))
+        }
         JsonPatchError::TooManyOperations(count) => Status::failure(
             413,
             reason::REQUEST_ENTITY_TOO_LARGE,
             format!("The allowed maximum operations in a JSON patch is 10000, got {count}"),
         ),
-        _ => Status::failure(422, reason::INVALID, "the server rejected our request due to an error in our request")
-            .with_details(StatusDetails::default()),
+        _ => Status::failure(
+            422,
+            reason::INVALID,
+            "the server rejected our request due to an error in our request",
+        )
+        .with_details(StatusDetails::default()),
     }
 }
 
@@ -84,7 +100,9 @@ pub(super) fn decode_applied(
     validation: FieldValidation,
 ) -> Result<Value, Status> {
     if !applied.is_object() {
-        return Err(Status::bad_request("error decoding YAML: what is applied is an object"));
+        return Err(Status::bad_request(
+            "error decoding YAML: what is applied is an object",
+        ));
     }
     let kind = at.info.resource.gvk();
     let mut document = applied.clone();
@@ -99,9 +117,15 @@ pub(super) fn decode_applied(
         )));
     }
     if given != kind.kind {
-        return Err(Status::bad_request(format!("invalid object kind: {given}, expected: {}", kind.kind)));
+        return Err(Status::bad_request(format!(
+            "invalid object kind: {given}, expected: {}",
+            kind.kind
+        )));
     }
-    if document.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
+    if document
+        .pointer("/metadata/managedFields")
+        .is_some_and(|fields| !fields.is_null())
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     Registry::check_applied(cx, &kind, &mut document, validation)?;
@@ -117,7 +141,11 @@ pub(super) fn decode_applied(
     if at.info.resource.namespaced {
         let namespace = meta::text(&document, "namespace");
         if namespace.is_empty() {
-            meta::set(&mut document, "namespace", Some(at.namespace.clone().into()));
+            meta::set(
+                &mut document,
+                "namespace",
+                Some(at.namespace.clone().into()),
+            );
         } else if namespace != at.namespace {
             return Err(Status::bad_request(format!(
                 "the namespace of the provided object does not match the namespace sent on the request"
@@ -130,5 +158,8 @@ pub(super) fn decode_applied(
 }
 
 fn text<'a>(document: &'a Value, field: &str) -> &'a str {
-    document.get(field).and_then(Value::as_str).unwrap_or_default()
+    document
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }

@@ -49,30 +49,50 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 impl Token {
     fn encode(revision: i64, last: &str) -> String {
         // The next possible key is the last one with a zero byte behind it.
-        let token = Token { v: TOKEN_VERSION.to_owned(), rv: revision, start: format!("/{last}\0") };
+        let token = Token {
+            v: TOKEN_VERSION.to_owned(),
+            rv: revision,
+            start: format!("/{last}\0"),
+        };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
-        let refuse = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| refuse(error.to_string()))?;
+        let refuse = |why: String| {
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| refuse(error.to_string()))?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| {
             // What a client sees who sends text that only looks like a token.
             let first = String::from_utf8_lossy(&bytes).chars().next();
             match first {
                 Some('{') => refuse("unexpected end of JSON input".to_owned()),
-                Some(c) => refuse(format!("invalid character '{c}' looking for beginning of value")),
+                Some(c) => refuse(format!(
+                    "invalid character '{c}' looking for beginning of value"
+                )),
                 None => refuse("unexpected end of JSON input".to_owned()),
             }
         })?;
         if token.v != TOKEN_VERSION {
-            return Err(refuse(format!("server does not recognize this encoded version \"{}\"", token.v)));
+            return Err(refuse(format!(
+                "server does not recognize this encoded version \"{}\"",
+                token.v
+            )));
         }
         if token.start.is_empty() {
-            return Err(refuse("encoded start key empty (version meta.k8s.io/v1)".to_owned()));
+            return Err(refuse(
+                "encoded start key empty (version meta.k8s.io/v1)".to_owned(),
+            ));
         }
         if token.start.split('/').any(|part| part == "..") {
-            return Err(refuse(format!("the encoded start key is not canonical: {}", token.start)));
+            return Err(refuse(format!(
+                "the encoded start key is not canonical: {}",
+                token.start
+            )));
         }
         Ok(token)
     }
@@ -81,19 +101,34 @@ impl Token {
 impl Registry {
     /// What a list or watch selects, from its texts.
     pub(crate) fn selection(at: &At, labels: &str, fields: &str) -> Result<Arc<Selection>, Status> {
-        let labels = label::Selector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
-        let parsed = field::Selector::parse(fields).map_err(|error| Status::bad_request(error.to_string()))?;
+        let labels = label::Selector::parse(labels)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        let parsed = field::Selector::parse(fields)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         let kind = at.info.resource.gvk();
         let mut terms = Vec::new();
         for term in parsed.terms() {
-            let field = fields::canonical(&kind, &term.field).map_err(|error| Status::bad_request(error.to_string()))?;
-            terms.push(field::Term { field: field.to_owned(), ..term.clone() });
+            let field = fields::canonical(&kind, &term.field)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
+            terms.push(field::Term {
+                field: field.to_owned(),
+                ..term.clone()
+            });
         }
         if !at.name.is_empty() {
-            terms.push(field::Term { field: "metadata.name".to_owned(), negated: false, value: at.name.clone() });
+            terms.push(field::Term {
+                field: "metadata.name".to_owned(),
+                negated: false,
+                value: at.name.clone(),
+            });
         }
         let fields = field::Selector::new(terms);
-        Ok(Arc::new(Selection { namespace: at.namespace.clone(), labels, fields, kind: Some(kind) }))
+        Ok(Arc::new(Selection {
+            namespace: at.namespace.clone(),
+            labels,
+            fields,
+            kind: Some(kind),
+        }))
     }
 
     /// One object.
@@ -115,15 +150,21 @@ impl Registry {
         let selection = Self::selection(at, &options.label_selector, &options.field_selector)?;
         if !options.continue_token.is_empty() {
             if options.freshness != Freshness::Consistent && options.freshness != Freshness::Any {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
             }
             let token = Token::decode(&options.continue_token)?;
             let at_revision = u64::try_from(token.rv).ok().map(Revision);
             let start = token.start.trim_start_matches('/').to_owned();
-            return self.list_from_store(at, &selection, at_revision, Some(start), options).await;
+            return self
+                .list_from_store(at, &selection, at_revision, Some(start), options)
+                .await;
         }
         if let Freshness::Exact(revision) = options.freshness {
-            return self.list_from_store(at, &selection, Some(revision), None, options).await;
+            return self
+                .list_from_store(at, &selection, Some(revision), None, options)
+                .await;
         }
         let cache = self.cache(at.info)?;
         match options.freshness {
@@ -142,16 +183,29 @@ impl Registry {
         if selective {
             items.retain(|object| selection.matches(object));
         }
-        let mut page = ListPage { items, revision, ..ListPage::default() };
+        let mut page = ListPage {
+            items,
+            revision,
+            ..ListPage::default()
+        };
         // A list that need not be consistent is served whole.
-        let limit = if options.freshness == Freshness::Any { 0 } else { options.limit };
+        let limit = if options.freshness == Freshness::Any {
+            0
+        } else {
+            options.limit
+        };
         if limit > 0 && page.items.len() > limit {
             if !selective {
                 page.remaining = Some((page.items.len() - limit) as u64);
             }
             page.items.truncate(limit);
-            let last = page.items.last().map(|object| relative_key(at, object)).unwrap_or_default();
-            page.continue_token = Token::encode(i64::try_from(revision.0).unwrap_or(i64::MAX), &last);
+            let last = page
+                .items
+                .last()
+                .map(|object| relative_key(at, object))
+                .unwrap_or_default();
+            page.continue_token =
+                Token::encode(i64::try_from(revision.0).unwrap_or(i64::MAX), &last);
         }
         Ok(page)
     }
@@ -166,32 +220,50 @@ impl Registry {
         options: &ListOptions,
     ) -> Result<ListPage, Status> {
         let prefix = keys::prefix(at.info.storage());
-        let collection = if at.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", at.namespace) };
+        let collection = if at.namespace.is_empty() {
+            prefix.clone()
+        } else {
+            format!("{prefix}{}/", at.namespace)
+        };
         let range = KeyRange::prefix(collection.clone());
         // The token names the first key that may come; the store wants the last one that may not.
-        let mut after = start.map(|start| Bytes::from(format!("{collection}{}", start.trim_end_matches('\0'))));
+        let mut after =
+            start.map(|start| Bytes::from(format!("{collection}{}", start.trim_end_matches('\0'))));
         let selective = !selection.has_no_selectors();
         let mut page = ListPage::default();
         let mut at_revision = revision;
         loop {
-            let want = if options.limit == 0 || selective { CHUNK } else { options.limit };
+            let want = if options.limit == 0 || selective {
+                CHUNK
+            } else {
+                options.limit
+            };
             let mut request = RangeRequest::new(range.clone()).page(want, after.take());
             request.revision = at_revision;
-            let chunk = self.store.range(request).await.map_err(|error| expired(error, at, options))?;
+            let chunk = self
+                .store
+                .range(request)
+                .await
+                .map_err(|error| expired(error, at, options))?;
             let shown = *at_revision.get_or_insert(chunk.revision);
             page.revision = shown;
             let more = chunk.remaining;
             let mut last_key = None;
             let count = chunk.items.len();
             for (index, kv) in chunk.items.into_iter().enumerate() {
-                let object = Object::from_stored(kv.value, kv.mod_revision).map_err(Status::internal)?;
+                let object =
+                    Object::from_stored(kv.value, kv.mod_revision).map_err(Status::internal)?;
                 last_key = Some(kv.key.clone());
                 if selection.matches(&object) {
                     page.items.push(object);
                 }
-                if options.limit > 0 && page.items.len() == options.limit && (index + 1 < count || more > 0) {
+                if options.limit > 0
+                    && page.items.len() == options.limit
+                    && (index + 1 < count || more > 0)
+                {
                     let last = String::from_utf8_lossy(&kv.key[collection.len()..]).into_owned();
-                    page.continue_token = Token::encode(i64::try_from(shown.0).unwrap_or(i64::MAX), &last);
+                    page.continue_token =
+                        Token::encode(i64::try_from(shown.0).unwrap_or(i64::MAX), &last);
                     page.remaining = (!selective).then_some(more + (count - index - 1) as u64);
                     return Ok(page);
                 }
@@ -225,7 +297,11 @@ fn expired(error: StoreError, at: &At, options: &ListOptions) -> Status {
          the time the first chunk was returned and now may show up in the list.",
     );
     if let Ok(token) = Token::decode(&options.continue_token) {
-        let start = token.start.trim_start_matches('/').trim_end_matches('\0').to_owned();
+        let start = token
+            .start
+            .trim_start_matches('/')
+            .trim_end_matches('\0')
+            .to_owned();
         status.metadata.continue_token = Token::encode(-1, &start);
     }
     tracing::debug!(resource = %at.info.resource.plural, "a continue token expired");
@@ -239,7 +315,10 @@ mod tests {
     #[test]
     fn tokens_are_those_of_kubernetes() {
         let token = Token::encode(282, "p1");
-        assert_eq!(token, "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MjgyLCJzdGFydCI6Ii9wMVx1MDAwMCJ9");
+        assert_eq!(
+            token,
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MjgyLCJzdGFydCI6Ii9wMVx1MDAwMCJ9"
+        );
         assert_eq!(Token::decode(&token).unwrap().start, "/p1\0");
         assert_eq!(
             Token::decode("abc").unwrap_err().message,

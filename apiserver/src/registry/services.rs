@@ -28,7 +28,11 @@ pub struct ServiceRange {
 
 impl Default for ServiceRange {
     fn default() -> Self {
-        Self { network: Ipv4Addr::new(10, 96, 0, 0), prefix: 16, node_ports: 30_000..=32_767 }
+        Self {
+            network: Ipv4Addr::new(10, 96, 0, 0),
+            prefix: 16,
+            node_ports: 30_000..=32_767,
+        }
     }
 }
 
@@ -118,7 +122,11 @@ fn is_service(info: &ResourceInfo) -> bool {
 }
 
 fn spec<'a>(service: &'a Value, field: &str) -> &'a str {
-    service.pointer("/spec").and_then(|spec| spec.get(field)).and_then(Value::as_str).unwrap_or_default()
+    service
+        .pointer("/spec")
+        .and_then(|spec| spec.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn kind_of(service: &Value) -> &str {
@@ -130,7 +138,11 @@ fn kind_of(service: &Value) -> &str {
 
 fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
     let mut addresses: Vec<Ipv4Addr> = spec(service, "clusterIP").parse().into_iter().collect();
-    let more = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
+    let more = service
+        .pointer("/spec/clusterIPs")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     for address in more.filter_map(|ip| ip.as_str()?.parse().ok()) {
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -140,10 +152,17 @@ fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
 }
 
 fn ports_of(service: &Value) -> Vec<u16> {
-    let list = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
+    let list = service
+        .pointer("/spec/ports")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let health = service.pointer("/spec/healthCheckNodePort");
     let all = list.filter_map(|port| port.get("nodePort")).chain(health);
-    let mut ports: Vec<u16> = all.filter_map(|port| u16::try_from(port.as_u64()?).ok()).filter(|port| *port > 0).collect();
+    let mut ports: Vec<u16> = all
+        .filter_map(|port| u16::try_from(port.as_u64()?).ok())
+        .filter(|port| *port > 0)
+        .collect();
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -151,7 +170,11 @@ fn ports_of(service: &Value) -> Vec<u16> {
 
 impl ServiceAllocator {
     pub(crate) fn new(env: Env, range: ServiceRange) -> Self {
-        Self { env, range, taken: Arc::default() }
+        Self {
+            env,
+            range,
+            taken: Arc::default(),
+        }
     }
 
     /// Takes note of the Services that are there.
@@ -164,11 +187,20 @@ impl ServiceAllocator {
     }
 
     fn empty_claim(&self) -> Claim {
-        Claim { taken: self.taken.clone(), addresses: Vec::new(), ports: Vec::new(), released: (Vec::new(), Vec::new()) }
+        Claim {
+            taken: self.taken.clone(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            released: (Vec::new(), Vec::new()),
+        }
     }
 
     /// Gives a new Service what it needs and does not name.
-    pub(super) fn claim_for_create(&self, info: &ResourceInfo, service: &mut Value) -> Result<Claim, Status> {
+    pub(super) fn claim_for_create(
+        &self,
+        info: &ResourceInfo,
+        service: &mut Value,
+    ) -> Result<Claim, Status> {
         let mut claim = self.empty_claim();
         if is_service(info) {
             self.assign(service, &Value::Null, &mut claim)?;
@@ -189,8 +221,14 @@ impl ServiceAllocator {
         }
         self.assign(service, old, &mut claim)?;
         let (now_addresses, now_ports) = (addresses_of(service), ports_of(service));
-        claim.released.0 = addresses_of(old).into_iter().filter(|address| !now_addresses.contains(address)).collect();
-        claim.released.1 = ports_of(old).into_iter().filter(|port| !now_ports.contains(port)).collect();
+        claim.released.0 = addresses_of(old)
+            .into_iter()
+            .filter(|address| !now_addresses.contains(address))
+            .collect();
+        claim.released.1 = ports_of(old)
+            .into_iter()
+            .filter(|port| !now_ports.contains(port))
+            .collect();
         Ok(claim)
     }
 
@@ -213,7 +251,12 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn assign_address(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
+    fn assign_address(
+        &self,
+        service: &mut Value,
+        old: &Value,
+        claim: &mut Claim,
+    ) -> Result<(), Status> {
         if kind_of(service) == "ExternalName" {
             return Ok(());
         }
@@ -223,19 +266,31 @@ impl ServiceAllocator {
             let had = addresses_of(old);
             let address = if wanted.is_empty() {
                 self.free_address(claim).ok_or_else(|| {
-                    let why = format!("failed to allocate a serviceIP: range {} is full", self.range.cidr());
+                    let why = format!(
+                        "failed to allocate a serviceIP: range {} is full",
+                        self.range.cidr()
+                    );
                     Status::internal(why)
                 })?
             } else {
                 let path = Path::new("spec").child("clusterIPs");
                 let refuse = |why: &str| {
                     let why = format!("failed to allocate IP {wanted}: {why}");
-                    Status::invalid("", "Service", &name, &[FieldError::invalid(&path, json!([wanted]), why)])
+                    Status::invalid(
+                        "",
+                        "Service",
+                        &name,
+                        &[FieldError::invalid(&path, json!([wanted]), why)],
+                    )
                 };
-                let address: Ipv4Addr = wanted.parse().map_err(|_| refuse("the provided network does not match the current range"))?;
+                let address: Ipv4Addr = wanted
+                    .parse()
+                    .map_err(|_| refuse("the provided network does not match the current range"))?;
                 if !had.contains(&address) {
                     if !self.range.contains(address) {
-                        return Err(refuse("the provided network does not match the current range"));
+                        return Err(refuse(
+                            "the provided network does not match the current range",
+                        ));
                     }
                     if !self.taken.lock().addresses.insert(address) {
                         return Err(refuse("provided IP is already allocated"));
@@ -249,7 +304,11 @@ impl ServiceAllocator {
         } else if service.pointer("/spec/clusterIPs").is_none() {
             service["spec"]["clusterIPs"] = json!(["None"]);
         }
-        if service.pointer("/spec/ipFamilies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        if service
+            .pointer("/spec/ipFamilies")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty)
+        {
             service["spec"]["ipFamilies"] = json!(["IPv4"]);
         }
         if spec(service, "ipFamilyPolicy").is_empty() {
@@ -264,7 +323,11 @@ impl ServiceAllocator {
         let start = self.env.random_below(u64::from(size)) as u32;
         let address = (0..size)
             .map(|step| Ipv4Addr::from(self.range.base() + (start + step) % size))
-            .find(|address| self.range.contains(*address) && *address != self.range.first() && !taken.addresses.contains(address))?;
+            .find(|address| {
+                self.range.contains(*address)
+                    && *address != self.range.first()
+                    && !taken.addresses.contains(address)
+            })?;
         taken.addresses.insert(address);
         claim.addresses.push(address);
         Some(address)
@@ -272,7 +335,10 @@ impl ServiceAllocator {
 
     fn free_port(&self, claim: &mut Claim) -> Option<u16> {
         let mut taken = self.taken.lock();
-        let (first, count) = (*self.range.node_ports.start(), self.range.node_ports.len() as u64);
+        let (first, count) = (
+            *self.range.node_ports.start(),
+            self.range.node_ports.len() as u64,
+        );
         let start = self.env.random_below(count);
         let port = (0..count)
             .map(|step| first + ((start + step) % count) as u16)
@@ -282,10 +348,21 @@ impl ServiceAllocator {
         Some(port)
     }
 
-    fn take_port(&self, name: &str, path: &Path, port: u64, had: &[u16], claim: &mut Claim) -> Result<(), Status> {
-        let refuse = |why: String| Status::invalid("", "Service", name, &[FieldError::invalid(path, port, why)]);
+    fn take_port(
+        &self,
+        name: &str,
+        path: &Path,
+        port: u64,
+        had: &[u16],
+        claim: &mut Claim,
+    ) -> Result<(), Status> {
+        let refuse = |why: String| {
+            Status::invalid("", "Service", name, &[FieldError::invalid(path, port, why)])
+        };
         let (first, last) = (self.range.node_ports.start(), self.range.node_ports.end());
-        let number = u16::try_from(port).ok().filter(|port| self.range.node_ports.contains(port));
+        let number = u16::try_from(port)
+            .ok()
+            .filter(|port| self.range.node_ports.contains(port));
         let Some(number) = number else {
             return Err(refuse(format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
@@ -301,22 +378,39 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn assign_ports(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
+    fn assign_ports(
+        &self,
+        service: &mut Value,
+        old: &Value,
+        claim: &mut Claim,
+    ) -> Result<(), Status> {
         let kind = kind_of(service).to_owned();
         let name = meta::text(service, "name").to_owned();
         let balancer = kind == "LoadBalancer";
         let wanted = kind == "NodePort"
-            || balancer && service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool) != Some(false);
+            || balancer
+                && service
+                    .pointer("/spec/allocateLoadBalancerNodePorts")
+                    .and_then(Value::as_bool)
+                    != Some(false);
         let had = ports_of(old);
         let full = || Status::internal("failed to allocate a nodePort: range is full");
         let local = spec(service, "externalTrafficPolicy") == "Local";
         let path = Path::new("spec").child("ports");
         let mut given: Vec<(u64, String, u16)> = Vec::new();
-        let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+        let ports = service
+            .pointer_mut("/spec/ports")
+            .and_then(Value::as_array_mut);
         for (index, port) in ports.into_iter().flatten().enumerate() {
             let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
             if asked > 0 {
-                self.take_port(&name, &path.index(index).child("nodePort"), asked, &had, claim)?;
+                self.take_port(
+                    &name,
+                    &path.index(index).child("nodePort"),
+                    asked,
+                    &had,
+                    claim,
+                )?;
                 continue;
             }
             if !wanted {
@@ -324,8 +418,15 @@ impl ServiceAllocator {
             }
             // The same port over another protocol is served by the same node port.
             let number = port.get("port").and_then(Value::as_u64).unwrap_or(0);
-            let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
-            let shared = given.iter().find(|(other, over, _)| *other == number && *over != protocol).map(|(_, _, port)| *port);
+            let protocol = port
+                .get("protocol")
+                .and_then(Value::as_str)
+                .unwrap_or("TCP")
+                .to_owned();
+            let shared = given
+                .iter()
+                .find(|(other, over, _)| *other == number && *over != protocol)
+                .map(|(_, _, port)| *port);
             let free = match shared {
                 Some(port) => port,
                 None => self.free_port(claim).ok_or_else(full)?,
@@ -335,8 +436,15 @@ impl ServiceAllocator {
         }
         if balancer && local {
             let path = Path::new("spec").child("healthCheckNodePort");
-            match service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) {
-                0 => service["spec"]["healthCheckNodePort"] = json!(self.free_port(claim).ok_or_else(full)?),
+            match service
+                .pointer("/spec/healthCheckNodePort")
+                .and_then(Value::as_u64)
+                .unwrap_or(0)
+            {
+                0 => {
+                    service["spec"]["healthCheckNodePort"] =
+                        json!(self.free_port(claim).ok_or_else(full)?)
+                }
                 asked => self.take_port(&name, &path, asked, &had, claim)?,
             }
         }
@@ -351,7 +459,11 @@ mod tests {
     use super::*;
 
     fn allocator() -> ServiceAllocator {
-        let range = ServiceRange { prefix: 29, node_ports: 30_000..=30_001, ..ServiceRange::default() };
+        let range = ServiceRange {
+            prefix: 29,
+            node_ports: 30_000..=30_001,
+            ..ServiceRange::default()
+        };
         ServiceAllocator::new(SimEnv::new(1).env(), range)
     }
 
@@ -367,12 +479,18 @@ mod tests {
         // .1 is the API server's, .0 and .7 are not given out.
         for _ in 0..5 {
             let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
-            allocator.assign(&mut one, &Value::Null, &mut claim).unwrap();
+            allocator
+                .assign(&mut one, &Value::Null, &mut claim)
+                .unwrap();
             assert!(seen.insert(one["spec"]["clusterIP"].to_string()));
             claims.push(claim);
         }
         let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
-        assert!(allocator.assign(&mut one, &Value::Null, &mut claim).is_err());
+        assert!(
+            allocator
+                .assign(&mut one, &Value::Null, &mut claim)
+                .is_err()
+        );
         drop(claims.pop());
         assert!(allocator.assign(&mut one, &Value::Null, &mut claim).is_ok());
     }
@@ -382,12 +500,20 @@ mod tests {
         let allocator = allocator();
         let ask = |ip: &str| {
             let mut claim = allocator.empty_claim();
-            let outcome = allocator.assign(&mut service(json!({"clusterIP": ip})), &Value::Null, &mut claim);
+            let outcome = allocator.assign(
+                &mut service(json!({"clusterIP": ip})),
+                &Value::Null,
+                &mut claim,
+            );
             claim.keep();
             outcome.map_err(|status| status.message)
         };
         assert!(ask("10.96.0.3").is_ok());
-        assert!(ask("10.96.0.3").unwrap_err().ends_with("provided IP is already allocated"));
+        assert!(
+            ask("10.96.0.3")
+                .unwrap_err()
+                .ends_with("provided IP is already allocated")
+        );
         assert_eq!(
             ask("192.168.1.1").unwrap_err(),
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"192.168.1.1\"]: failed to allocate IP 192.168.1.1: the \
@@ -400,17 +526,28 @@ mod tests {
         let allocator = allocator();
         let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 443}]}));
         let mut claim = allocator.empty_claim();
-        allocator.assign(&mut old, &Value::Null, &mut claim).unwrap();
+        allocator
+            .assign(&mut old, &Value::Null, &mut claim)
+            .unwrap();
         claim.keep();
         assert_eq!(ports_of(&old), [30_000, 30_001]);
         let mut new = old.clone();
         new["spec"]["ports"].as_array_mut().unwrap().pop();
         let mut claim = allocator.empty_claim();
         allocator.assign(&mut new, &old, &mut claim).unwrap();
-        claim.released.1 = vec![ports_of(&old).into_iter().find(|port| !ports_of(&new).contains(port)).unwrap()];
+        claim.released.1 = vec![
+            ports_of(&old)
+                .into_iter()
+                .find(|port| !ports_of(&new).contains(port))
+                .unwrap(),
+        ];
         claim.keep();
         let mut third = service(json!({"type": "NodePort", "ports": [{"port": 1}]}));
         let mut claim = allocator.empty_claim();
-        assert!(allocator.assign(&mut third, &Value::Null, &mut claim).is_ok());
+        assert!(
+            allocator
+                .assign(&mut third, &Value::Null, &mut claim)
+                .is_ok()
+        );
     }
 }

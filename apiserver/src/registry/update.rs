@@ -28,7 +28,8 @@ const ATTEMPTS: usize = 64;
 pub(super) type Edit<'a> = &'a (dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync);
 
 /// An edit that a client asked for by way of `scale`.
-pub(super) type EditScale<'a> = &'a (dyn Fn(&mut Context, &mut Value) -> Result<(), Status> + Send + Sync);
+pub(super) type EditScale<'a> =
+    &'a (dyn Fn(&mut Context, &mut Value) -> Result<(), Status> + Send + Sync);
 
 /// How the next version is made of the current one.
 pub(super) enum Change<'a> {
@@ -55,7 +56,10 @@ impl Preconditions {
         if let Some(uid) = &self.uid
             && uid != current.uid()
         {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid());
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid()
+            );
             return Err(Status::conflict(&at.info.resource, current.name(), &why));
         }
         if let Some(revision) = self.revision
@@ -79,35 +83,82 @@ pub(crate) struct Written {
 
 impl Registry {
     /// PUT.
-    pub(crate) async fn update(&self, cx: &mut Context, at: &At, body: Value, options: &WriteOptions) -> Result<Written, Status> {
+    pub(crate) async fn update(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         let document = Self::decode(cx, &at.info.resource.gvk(), body, options.field_validation)?;
         let mut document = super::convert::to_storage(at.info, document);
         check_name(at, &document)?;
         if at.info.resource.namespaced && meta::text(&document, "namespace").is_empty() {
-            meta::set(&mut document, "namespace", Some(at.namespace.clone().into()));
+            meta::set(
+                &mut document,
+                "namespace",
+                Some(at.namespace.clone().into()),
+            );
         }
         let uid = Some(meta::text(&document, "uid").to_owned()).filter(|uid| !uid.is_empty());
-        let preconditions = Preconditions { uid, revision: None };
-        if self.current(at.info, &at.namespace, &at.name).await?.is_none() {
+        let preconditions = Preconditions {
+            uid,
+            revision: None,
+        };
+        if self
+            .current(at.info, &at.namespace, &at.name)
+            .await?
+            .is_none()
+        {
             let kind = storage_kind(at.info);
-            if at.subresource.is_empty() && strategy::allow_create_on_update(&kind) && preconditions.uid.is_none() {
+            if at.subresource.is_empty()
+                && strategy::allow_create_on_update(&kind)
+                && preconditions.uid.is_none()
+            {
                 // The version that the client saw is gone; the object is made anew.
                 meta::set(&mut document, "resourceVersion", None);
                 place(at, &mut document)?;
                 let manager = cx.manager(&options.field_manager).to_owned();
-                managed_fields::track(at.info, "", &Value::Null, &mut document, &manager, &meta::time(self.now()));
-                let object = self.create_document(cx, at, document, options.dry_run).await?;
-                return Ok(Written { object, created: true });
+                managed_fields::track(
+                    at.info,
+                    "",
+                    &Value::Null,
+                    &mut document,
+                    &manager,
+                    &meta::time(self.now()),
+                );
+                let object = self
+                    .create_document(cx, at, document, options.dry_run)
+                    .await?;
+                return Ok(Written {
+                    object,
+                    created: true,
+                });
             }
             return Err(Status::not_found(&at.info.resource, &at.name));
         }
-        let object = self.change(cx, at, &Change::Replace(document), options, &preconditions).await?;
-        Ok(Written { object, created: false })
+        let object = self
+            .change(cx, at, &Change::Replace(document), options, &preconditions)
+            .await?;
+        Ok(Written {
+            object,
+            created: false,
+        })
     }
 
     /// PATCH.
-    pub(crate) async fn patch(&self, cx: &mut Context, at: &At, patch: &Patch, options: &WriteOptions) -> Result<Written, Status> {
-        if self.current(at.info, &at.namespace, &at.name).await?.is_none() {
+    pub(crate) async fn patch(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        if self
+            .current(at.info, &at.namespace, &at.name)
+            .await?
+            .is_none()
+        {
             if let Patch::Apply(applied) = patch
                 && at.subresource.is_empty()
             {
@@ -115,21 +166,44 @@ impl Registry {
             }
             return Err(Status::not_found(&at.info.resource, &at.name));
         }
-        let object = self.change(cx, at, &Change::Patch(patch), options, &Preconditions::default()).await?;
-        Ok(Written { object, created: false })
+        let object = self
+            .change(
+                cx,
+                at,
+                &Change::Patch(patch),
+                options,
+                &Preconditions::default(),
+            )
+            .await?;
+        Ok(Written {
+            object,
+            created: false,
+        })
     }
 
     /// Server-side apply to what is not there yet.
-    async fn apply_new(&self, cx: &mut Context, at: &At, applied: &Value, options: &WriteOptions) -> Result<Written, Status> {
+    async fn apply_new(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        applied: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         let applied = self.decode_applied(cx, at, applied, options.field_validation)?;
         let now = meta::time(self.now());
         let manager = cx.manager(&options.field_manager).to_owned();
         let empty = Value::Object(serde_json::Map::new());
-        let merged = managed_fields::apply(at.info, "", &empty, &applied, &manager, options.force, &now)?;
+        let merged =
+            managed_fields::apply(at.info, "", &empty, &applied, &manager, options.force, &now)?;
         let mut document = self.after_apply(cx, at, merged)?;
         place(at, &mut document)?;
-        let object = self.create_document(cx, at, document, options.dry_run).await?;
-        Ok(Written { object, created: true })
+        let object = self
+            .create_document(cx, at, document, options.dry_run)
+            .await?;
+        Ok(Written {
+            object,
+            created: true,
+        })
     }
 
     /// A change that the server makes itself.
@@ -141,8 +215,12 @@ impl Registry {
         dry_run: bool,
         preconditions: &Preconditions,
     ) -> Result<Object, Status> {
-        let options = WriteOptions { dry_run, ..WriteOptions::default() };
-        self.change(cx, at, &Change::Edit(edit), &options, preconditions).await
+        let options = WriteOptions {
+            dry_run,
+            ..WriteOptions::default()
+        };
+        self.change(cx, at, &Change::Edit(edit), &options, preconditions)
+            .await
     }
 
     /// The loop.
@@ -160,7 +238,9 @@ impl Registry {
             };
             preconditions.check(at, &current)?;
             let mut attempt = cx.clone();
-            let outcome = self.attempt(&mut attempt, at, change, options, &current).await;
+            let outcome = self
+                .attempt(&mut attempt, at, change, options, &current)
+                .await;
             cx.warnings = attempt.warnings;
             if let Some(object) = outcome? {
                 return Ok(object);
@@ -192,7 +272,9 @@ impl Registry {
             Change::Edit(edit) => {
                 let mut new = (*old).clone();
                 edit(&mut new)?;
-                return self.commit_change(at, new, &old, current, options.dry_run).await;
+                return self
+                    .commit_change(at, new, &old, current, options.dry_run)
+                    .await;
             }
         };
         let tracked = matches!(change, Change::Replace(_) | Change::Patch(_));
@@ -204,8 +286,14 @@ impl Registry {
             let manager = cx.manager(&options.field_manager).to_owned();
             managed_fields::track(at.info, &at.subresource, &old, &mut new, &manager, &now);
         }
-        let mut request =
-            self.admission_request(cx, at, AdmissionOperation::Update, new, old.clone(), options.dry_run);
+        let mut request = self.admission_request(
+            cx,
+            at,
+            AdmissionOperation::Update,
+            new,
+            old.clone(),
+            options.dry_run,
+        );
         self.admit(cx, &mut request).await?;
         let mut new = std::mem::take(&mut request.object);
 
@@ -219,7 +307,11 @@ impl Registry {
         } else if given != current.revision().to_string() {
             return Err(Status::conflict(&at.info.resource, &at.name, MODIFIED));
         }
-        meta::set(&mut new, "resourceVersion", Some(current.revision().to_string().into()));
+        meta::set(
+            &mut new,
+            "resourceVersion",
+            Some(current.revision().to_string().into()),
+        );
 
         for field in ["generation", "selfLink"] {
             meta::keep(&mut new, &old, field);
@@ -227,12 +319,19 @@ impl Registry {
         if meta::text(&new, "uid").is_empty() {
             meta::keep(&mut new, &old, "uid");
         }
-        for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        for field in [
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+        ] {
             if new.pointer(&format!("/metadata/{field}")).is_none() {
                 meta::keep(&mut new, &old, field);
             }
         }
-        let prepare = strategy::Context { now, user: Some(cx.user.clone()) };
+        let prepare = strategy::Context {
+            now,
+            user: Some(cx.user.clone()),
+        };
         strategy::prepare_for_update(&kind, &mut new, &old, at.sub(), &prepare);
         let errors = validation::validate_update(&kind, &new, &old, at.sub());
         if !errors.is_empty() {
@@ -246,7 +345,9 @@ impl Registry {
         for warning in strategy::warnings_on_update(&kind, &new, &old) {
             cx.warn(warning);
         }
-        let written = self.commit_change(at, new, &old, current, options.dry_run).await?;
+        let written = self
+            .commit_change(at, new, &old, current, options.dry_run)
+            .await?;
         if written.is_some() && !options.dry_run {
             claim.keep();
         }
@@ -274,7 +375,12 @@ impl Registry {
         let key = keys::object(at.info.storage(), &at.namespace, &at.name);
         if goes {
             // The last finalizer of an object that was to be deleted has gone: so does the object.
-            return match self.store.commit(Txn::delete(key, current.revision())).await.map_err(store_status)? {
+            return match self
+                .store
+                .commit(Txn::delete(key, current.revision()))
+                .await
+                .map_err(store_status)?
+            {
                 Commit::Applied { revision, .. } => {
                     self.services.release(at.info, old);
                     unstored(new, revision).map(Some)
@@ -282,10 +388,13 @@ impl Registry {
                 Commit::Refused { .. } => Ok(None),
             };
         }
-        match self.put(at.info, key, json.clone(), current.revision()).await? {
-            Commit::Applied { revision, .. } => {
-                Object::from_stored(json.into(), revision).map(Some).map_err(Status::internal)
-            }
+        match self
+            .put(at.info, key, json.clone(), current.revision())
+            .await?
+        {
+            Commit::Applied { revision, .. } => Object::from_stored(json.into(), revision)
+                .map(Some)
+                .map_err(Status::internal),
             Commit::Refused { .. } => Ok(None),
         }
     }
@@ -303,21 +412,35 @@ impl Registry {
             let applied = self.decode_applied(cx, at, applied, options.field_validation)?;
             let manager = cx.manager(&options.field_manager).to_owned();
             let now = meta::time(self.now());
-            let merged =
-                managed_fields::apply(at.info, &at.subresource, old, &applied, &manager, options.force, &now)?;
+            let merged = managed_fields::apply(
+                at.info,
+                &at.subresource,
+                old,
+                &applied,
+                &manager,
+                options.force,
+                &now,
+            )?;
             return self.after_apply(cx, at, merged);
         }
         super::patch::apply(cx, at, patch, options.field_validation, old)
     }
 
     /// What is applied, checked as a body is, but without defaults: the applier owns only what it says.
-    fn decode_applied(&self, cx: &mut Context, at: &At, applied: &Value, validation: FieldValidation) -> Result<Value, Status> {
+    fn decode_applied(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        applied: &Value,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
         super::patch::decode_applied(cx, at, applied, validation)
     }
 
     /// What applying made, with defaults.
     fn after_apply(&self, cx: &mut Context, at: &At, merged: Value) -> Result<Value, Status> {
-        Self::decode_patched(cx, &storage_kind(at.info), merged, FieldValidation::Ignore).map_err(Status::bad_request)
+        Self::decode_patched(cx, &storage_kind(at.info), merged, FieldValidation::Ignore)
+            .map_err(Status::bad_request)
     }
 }
 
@@ -328,7 +451,10 @@ fn goes(at: &At, new: &Value, old: &Value) -> bool {
     }
     if at.info.resource.group.is_empty()
         && at.info.resource.plural == "namespaces"
-        && new.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|left| !left.is_empty())
+        && new
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_some_and(|left| !left.is_empty())
     {
         return false;
     }

@@ -45,7 +45,11 @@ pub(crate) struct RegistryWatch {
 
 impl Registry {
     /// Follows a collection.
-    pub(crate) async fn watch(&self, at: &At, options: &WatchOptions) -> Result<RegistryWatch, Status> {
+    pub(crate) async fn watch(
+        &self,
+        at: &At,
+        options: &WatchOptions,
+    ) -> Result<RegistryWatch, Status> {
         let selection = Self::selection(at, &options.label_selector, &options.field_selector)?;
         let cache = self.cache(at.info)?.clone();
         let mut initial = VecDeque::new();
@@ -59,11 +63,20 @@ impl Registry {
                 }
                 Some(revision) => self.caches.wait_for(revision).await?,
             }
-            let (objects, revision, watcher) = cache.watch_from_now(&selection, || self.caches.applied());
+            let (objects, revision, watcher) =
+                cache.watch_from_now(&selection, || self.caches.applied());
             told = revision;
-            initial.extend(objects.into_iter().filter(|object| selection.matches(object)).map(WatchEvent::Added));
+            initial.extend(
+                objects
+                    .into_iter()
+                    .filter(|object| selection.matches(object))
+                    .map(WatchEvent::Added),
+            );
             if options.initial_events {
-                initial.push_back(WatchEvent::Bookmark { revision, initial_events_end: true });
+                initial.push_back(WatchEvent::Bookmark {
+                    revision,
+                    initial_events_end: true,
+                });
             }
             Some(watcher)
         } else {
@@ -105,7 +118,11 @@ impl Registry {
 
 fn next_bookmark(now: Moment, end: Moment) -> Moment {
     let last = end - BOOKMARK_BEFORE_END;
-    if last > now { (now + BOOKMARK_EVERY).min(last) } else { now + BOOKMARK_EVERY }
+    if last > now {
+        (now + BOOKMARK_EVERY).min(last)
+    } else {
+        now + BOOKMARK_EVERY
+    }
 }
 
 impl Stream for RegistryWatch {
@@ -120,7 +137,9 @@ impl Stream for RegistryWatch {
         }
         loop {
             let this = &mut *self;
-            let Some(watcher) = &mut this.watcher else { return Poll::Ready(None) };
+            let Some(watcher) = &mut this.watcher else {
+                return Poll::Ready(None);
+            };
             // Read before the queue: what was applied by now is in the queue already.
             let applied = this.caches.applied();
             match Pin::new(&mut *watcher).poll_next(cx) {

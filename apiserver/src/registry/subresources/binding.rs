@@ -48,11 +48,24 @@ impl Registry {
         }
         self.validate_admission(&request).await?;
         let binding = request.object;
-        let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+        let node = binding["target"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let uid = Some(meta::text(&binding, "uid").to_owned()).filter(|uid| !uid.is_empty());
         let now = meta::time(self.now());
         let edit = |pod: &mut Value| assign(pod, &binding, &node, &now);
-        self.edit(cx, at, &edit, options.dry_run, &Preconditions { uid, revision: None }).await?;
+        self.edit(
+            cx,
+            at,
+            &edit,
+            options.dry_run,
+            &Preconditions {
+                uid,
+                revision: None,
+            },
+        )
+        .await?;
         Ok(created())
     }
 }
@@ -62,9 +75,17 @@ fn validate(binding: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let kind = binding["target"]["kind"].as_str().unwrap_or_default();
     if !kind.is_empty() && kind != "Node" {
-        errors.push(FieldError::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+        errors.push(FieldError::not_supported(
+            &target.child("kind"),
+            kind,
+            &["Node", "<empty>"],
+        ));
     }
-    if binding["target"]["name"].as_str().unwrap_or_default().is_empty() {
+    if binding["target"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
         errors.push(FieldError::required(&target.child("name"), ""));
     }
     errors
@@ -74,12 +95,22 @@ fn assign(pod: &mut Value, binding: &Value, node: &str, now: &str) -> Result<(),
     let name = meta::text(pod, "name").to_owned();
     let refuse = |why: String| Err(Status::conflict(&BINDINGS, &name, &why));
     if meta::is_terminating(pod) {
-        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
-    if let Some(other) = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|other| !other.is_empty()) {
-        return refuse(format!("pod {name} is already assigned to node \"{other}\""));
+    if let Some(other) = pod
+        .pointer("/spec/nodeName")
+        .and_then(Value::as_str)
+        .filter(|other| !other.is_empty())
+    {
+        return refuse(format!(
+            "pod {name} is already assigned to node \"{other}\""
+        ));
     }
-    let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
+    let gates = pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array);
     if gates.is_some_and(|gates| !gates.is_empty()) {
         return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
@@ -98,7 +129,9 @@ fn assign(pod: &mut Value, binding: &Value, node: &str, now: &str) -> Result<(),
     if !status["conditions"].is_array() {
         status["conditions"] = json!([]);
     }
-    let Some(conditions) = status["conditions"].as_array_mut() else { return Ok(()) };
+    let Some(conditions) = status["conditions"].as_array_mut() else {
+        return Ok(());
+    };
     conditions.retain(|condition| condition["type"] != "PodScheduled");
     let mut scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     if let Some(generation) = generation {

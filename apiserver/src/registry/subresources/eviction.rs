@@ -1,6 +1,5 @@
 //! `pods/eviction`: a deletion that disruption budgets have a say in.
 
-use orlop_core::admission::AdmissionOperation;
 use orlop_core::client::{DeleteOptions, Propagation, WriteOptions};
 use orlop_core::object::Object;
 use orlop_core::resource::{GroupVersionKind, Resource};
@@ -13,7 +12,12 @@ use super::super::update::Preconditions;
 use super::super::{At, Context, Registry, meta};
 use super::created;
 
-const BUDGETS: Resource = Resource::namespaced("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget");
+const BUDGETS: Resource = Resource::namespaced(
+    "policy",
+    "v1",
+    "poddisruptionbudgets",
+    "PodDisruptionBudget",
+);
 
 impl Registry {
     /// Evicts a pod.
@@ -34,45 +38,67 @@ impl Registry {
                 at.name
             )));
         }
-        let mut request = self.admission_request(
-            cx,
-            at,
-            AdmissionOperation::Create,
-            eviction,
-            std::sync::Arc::new(Value::Null),
-            options.dry_run,
-        );
-        self.admit(cx, &mut request).await?;
-        self.validate_admission(&request).await?;
-        let mut deletion = delete_options(&request.object["deleteOptions"]);
+        let eviction = self.admit_posted(cx, at, eviction, options.dry_run).await?;
+        let mut deletion = delete_options(&eviction["deleteOptions"]);
         deletion.dry_run |= options.dry_run;
         let Some(pod) = self.current(at.info, &at.namespace, &at.name).await? else {
             return Err(Status::not_found(&at.info.resource, &at.name));
         };
         let value = pod.value().map_err(Status::internal)?;
-        let phase = value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
+        let phase = value
+            .pointer("/status/phase")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let runs = !matches!(phase, "Succeeded" | "Failed" | "Pending") && !pod.is_terminating();
         if runs {
-            self.spend_budget(cx, at, &pod, &value, deletion.dry_run).await?;
+            self.spend_budget(cx, at, &pod, &value, deletion.dry_run)
+                .await?;
         }
-        let target = At { subresource: String::new(), ..at.clone() };
+        let target = At {
+            subresource: String::new(),
+            ..at.clone()
+        };
         self.delete(cx, &target, &deletion).await?;
         Ok(created())
     }
 
     /// Takes one disruption out of the pod's budget, or refuses.
-    async fn spend_budget(&self, cx: &mut Context, at: &At, pod: &Object, value: &Value, dry_run: bool) -> Result<(), Status> {
-        let Some(cache) = self.caches.kind(&BUDGETS) else { return Ok(()) };
-        let budgets: Vec<Object> =
-            cache.list(&at.namespace).into_iter().filter(|budget| covers(budget, pod)).collect();
+    async fn spend_budget(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        pod: &Object,
+        value: &Value,
+        dry_run: bool,
+    ) -> Result<(), Status> {
+        let Some(cache) = self.caches.kind(&BUDGETS) else {
+            return Ok(());
+        };
+        let budgets: Vec<Object> = cache
+            .list(&at.namespace)
+            .into_iter()
+            .filter(|budget| covers(budget, pod))
+            .collect();
         let budget = match budgets.as_slice() {
             [] => return Ok(()),
             [budget] => budget,
-            _ => return Err(Status::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+            _ => {
+                return Err(Status::internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
         };
-        let ready = value.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-        let ready = ready.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-        let Some(info) = orlop_api::resources::find("policy", "v1", "poddisruptionbudgets") else { return Ok(()) };
+        let ready = value
+            .pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let ready = ready
+            .into_iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        let Some(info) = orlop_api::resources::find("policy", "v1", "poddisruptionbudgets") else {
+            return Ok(());
+        };
         let target = At {
             info,
             namespace: at.namespace.clone(),
@@ -81,14 +107,18 @@ impl Registry {
         };
         let (pod_name, now) = (pod.name().to_owned(), meta::time(self.now()));
         let edit = |budget: &mut Value| spend(budget, &pod_name, ready, &now);
-        self.edit(cx, &target, &edit, dry_run, &Preconditions::default()).await.map(|_| ())
+        self.edit(cx, &target, &edit, dry_run, &Preconditions::default())
+            .await
+            .map(|_| ())
     }
 }
 
 fn delete_options(value: &Value) -> DeleteOptions {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     DeleteOptions {
-        dry_run: value["dryRun"].as_array().is_some_and(|list| !list.is_empty()),
+        dry_run: value["dryRun"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty()),
         grace_period_seconds: value["gracePeriodSeconds"].as_i64(),
         propagation: match value["propagationPolicy"].as_str() {
             Some("Orphan") => Some(Propagation::Orphan),
@@ -104,18 +134,30 @@ fn delete_options(value: &Value) -> DeleteOptions {
 }
 
 fn covers(budget: &Object, pod: &Object) -> bool {
-    let Ok(value) = budget.value() else { return false };
-    let selector: Option<label::LabelSelector> =
-        value.pointer("/spec/selector").and_then(|selector| serde::Deserialize::deserialize(selector).ok());
-    selector.and_then(|selector| selector.selector().ok()).is_some_and(|selector| selector.matches(&pod.metadata().labels))
+    let Ok(value) = budget.value() else {
+        return false;
+    };
+    let selector: Option<label::LabelSelector> = value
+        .pointer("/spec/selector")
+        .and_then(|selector| serde::Deserialize::deserialize(selector).ok());
+    selector
+        .and_then(|selector| selector.selector().ok())
+        .is_some_and(|selector| selector.matches(&pod.metadata().labels))
 }
 
 fn too_many(message: &str, cause: Option<String>, retry_after_seconds: u32) -> Status {
     let mut status = Status::too_many_requests(message, retry_after_seconds);
     if let Some(message) = cause {
-        let cause = StatusCause { reason: "DisruptionBudget".to_owned(), message, field: String::new() };
-        status.details =
-            Some(Box::new(StatusDetails { causes: vec![cause], retry_after_seconds, ..StatusDetails::default() }));
+        let cause = StatusCause {
+            reason: "DisruptionBudget".to_owned(),
+            message,
+            field: String::new(),
+        };
+        status.details = Some(Box::new(StatusDetails {
+            causes: vec![cause],
+            retry_after_seconds,
+            ..StatusDetails::default()
+        }));
     }
     status
 }
@@ -124,23 +166,43 @@ fn too_many(message: &str, cause: Option<String>, retry_after_seconds: u32) -> S
 fn spend(budget: &mut Value, pod: &str, ready: bool, now: &str) -> Result<(), Status> {
     let name = meta::text(budget, "name").to_owned();
     let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let (allowed, healthy, desired) =
-        (number("/status/disruptionsAllowed"), number("/status/currentHealthy"), number("/status/desiredHealthy"));
-    let always = budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str) == Some("AlwaysAllow");
+    let (allowed, healthy, desired) = (
+        number("/status/disruptionsAllowed"),
+        number("/status/currentHealthy"),
+        number("/status/desiredHealthy"),
+    );
+    let always = budget
+        .pointer("/spec/unhealthyPodEvictionPolicy")
+        .and_then(Value::as_str)
+        == Some("AlwaysAllow");
     if !ready && (always || healthy >= desired && desired > 0) {
         // Its end takes nothing away that the budget counts.
         return Ok(());
     }
     if number("/status/observedGeneration") < meta::number(budget, "generation").unwrap_or(0) {
         let why = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(too_many("Cannot evict pod as it would violate the pod's disruption budget.", Some(why), 10));
+        return Err(too_many(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            Some(why),
+            10,
+        ));
     }
     if allowed < 0 {
-        return Err(Status::forbidden(&BUDGETS, &name, "pdb disruptions allowed is negative"));
+        return Err(Status::forbidden(
+            &BUDGETS,
+            &name,
+            "pdb disruptions allowed is negative",
+        ));
     }
     if allowed == 0 {
-        let why = format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
-        return Err(too_many("Cannot evict pod as it would violate the pod's disruption budget.", Some(why), 0));
+        let why = format!(
+            "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+        );
+        return Err(too_many(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            Some(why),
+            0,
+        ));
     }
     budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
     if !budget["status"]["disruptedPods"].is_object() {
@@ -165,6 +227,9 @@ mod tests {
         let refused = spend(&mut budget, "q", true, "now").unwrap_err();
         assert_eq!(refused.code, 429);
         let cause = &refused.details.unwrap().causes[0];
-        assert_eq!(cause.message, "The disruption budget b needs 2 healthy pods and has 3 currently");
+        assert_eq!(
+            cause.message,
+            "The disruption budget b needs 2 healthy pods and has 3 currently"
+        );
     }
 }

@@ -9,5 +9,9 @@ use orlop_core::status::Status;
 
 /// What a subresource answers that has no object to show: success, as created.
 pub(crate) fn created() -> Status {
-    Status { status: "Success".to_owned(), code: 201, ..Status::default() }
+    Status {
+        status: "Success".to_owned(),
+        code: 201,
+        ..Status::default()
+    }
 }

@@ -33,18 +33,41 @@ impl Registry {
     }
 
     /// Replaces the scale.
-    pub(crate) async fn update_scale(&self, cx: &mut Context, at: &At, body: Value, options: &WriteOptions) -> Result<Object, Status> {
+    pub(crate) async fn update_scale(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, Status> {
         let scale = Self::decode(cx, &SCALE, body, options.field_validation)?;
         let uid = Some(meta::text(&scale, "uid").to_owned()).filter(|uid| !uid.is_empty());
         let make = |_: &mut Context, _: &Value| Ok(scale.clone());
-        self.write_scale(cx, at, &make, options, &Preconditions { uid, revision: None }).await
+        self.write_scale(
+            cx,
+            at,
+            &make,
+            options,
+            &Preconditions {
+                uid,
+                revision: None,
+            },
+        )
+        .await
     }
 
     /// Patches the scale.
-    pub(crate) async fn patch_scale(&self, cx: &mut Context, at: &At, patch: &Patch, options: &WriteOptions) -> Result<Object, Status> {
+    pub(crate) async fn patch_scale(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Object, Status> {
         let validation = options.field_validation;
         let make = |cx: &mut Context, old: &Value| patched(cx, old, patch, validation);
-        self.write_scale(cx, at, &make, options, &Preconditions::default()).await
+        self.write_scale(cx, at, &make, options, &Preconditions::default())
+            .await
     }
 
     async fn write_scale(
@@ -77,7 +100,8 @@ impl Registry {
                 )));
             }
             if let Some(schema) = orlop_api::schema::of(&SCALE) {
-                let fields = orlop_merge::apply::FieldManager::new(&schema, "autoscaling/v1").subresource("scale");
+                let fields = orlop_merge::apply::FieldManager::new(&schema, "autoscaling/v1")
+                    .subresource("scale");
                 fields.update_no_errors(&old, &mut new, &manager, &now);
             }
             let scaled = Managers::of(&new).unwrap_or_default();
@@ -89,7 +113,9 @@ impl Registry {
             meta::set(parent, "resourceVersion", Some(given.into()));
             Ok(())
         };
-        let parent = self.change(cx, at, &Change::Scale(&edit), options, preconditions).await?;
+        let parent = self
+            .change(cx, at, &Change::Scale(&edit), options, preconditions)
+            .await?;
         as_object(self.scale_of(at, &parent)?)
     }
 }
@@ -102,22 +128,36 @@ fn as_object(scale: Value) -> Result<Object, Status> {
 }
 
 fn replicas_paths(kind: &GroupVersionKind) -> ReplicasPaths {
-    let path = Path(vec![PathElement::field("spec"), PathElement::field("replicas")]);
+    let path = Path(vec![
+        PathElement::field("spec"),
+        PathElement::field("replicas"),
+    ]);
     ReplicasPaths::from([(kind.api_version(), Some(path))])
 }
 
-fn patched(cx: &mut Context, old: &Value, patch: &Patch, validation: FieldValidation) -> Result<Value, Status> {
+fn patched(
+    cx: &mut Context,
+    old: &Value,
+    patch: &Patch,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
     let mut scale = old.clone();
     match patch {
         Patch::Json(operations) => {
-            let refuse = |error: String| Status::bad_request(format!("error decoding patch: {error}"));
-            let patch = JsonPatch::from_value(operations).map_err(|error| refuse(error.to_string()))?;
-            patch.apply(&mut scale).map_err(|error| refuse(error.to_string()))?;
+            let refuse =
+                |error: String| Status::bad_request(format!("error decoding patch: {error}"));
+            let patch =
+                JsonPatch::from_value(operations).map_err(|error| refuse(error.to_string()))?;
+            patch
+                .apply(&mut scale)
+                .map_err(|error| refuse(error.to_string()))?;
         }
         Patch::Merge(patch) => merge_patch::apply(&mut scale, patch),
         Patch::Strategic(patch) => {
-            let schema = orlop_api::schema::of(&SCALE).ok_or_else(|| Status::internal("Scale has no schema"))?;
-            scale = strategic::apply(&schema, &scale, patch).map_err(|error| Status::bad_request(error.to_string()))?;
+            let schema = orlop_api::schema::of(&SCALE)
+                .ok_or_else(|| Status::internal("Scale has no schema"))?;
+            scale = strategic::apply(&schema, &scale, patch)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
         }
         Patch::Apply(applied) => {
             let mut applied = applied.clone();
