@@ -419,10 +419,11 @@ impl Workers {
                     queue.add_after(key.clone(), wait);
                 }
                 Err(error) => {
-                    let conflict = error
+                    // Others write and delete, too.
+                    let expected = error
                         .status()
-                        .is_some_and(orlop_core::status::Status::is_conflict);
-                    if conflict {
+                        .is_some_and(|status| status.is_conflict() || status.is_not_found());
+                    if expected {
                         tracing::debug!(controller = %label.name, %key, %error, "will be tried again");
                     } else {
                         tracing::warn!(controller = %label.name, %key, %error, "will be tried again");

@@ -245,6 +245,11 @@ impl NodeLifecycleController {
         if lost && let Some(changed) = self.mark_unknown(ctx, object, &node).await? {
             node = changed;
         }
+        if condition(&node, "Ready").is_none() {
+            // It has yet to say anything: nothing is known against it.
+            taints::sync_no_schedule(ctx, object, &node).await?;
+            return Ok(None);
+        }
         let now = health(&node);
         let before = {
             let mut seen = self.seen.lock();

@@ -187,3 +187,33 @@ fn a_cordoned_node_is_tainted() {
         world.stop().await;
     });
 }
+
+#[test]
+fn a_new_node_has_a_minute_to_say_something() {
+    run(controllers(), |world| async move {
+        node(&world, "good").await;
+        world
+            .client()
+            .resource(&NODES)
+            .create(&json!({"metadata": {"name": "new"}}))
+            .await
+            .unwrap();
+        world.create(&PODS, pod("p", "new", 0)).await;
+        for second in (0..90).step_by(5) {
+            world.sleep(5).await;
+            renew(&world, "good").await;
+            let ready = condition_of(&world.get(&NODES, "new").unwrap(), "Ready")["reason"].clone();
+            if second < 50 {
+                assert!(ready.is_null(), "{second}");
+                assert_eq!(
+                    condition_of(&world.get(&PODS, "p").unwrap(), "Ready")["status"],
+                    "True"
+                );
+            } else if second > 70 {
+                assert_eq!(ready, "NodeStatusNeverUpdated");
+            }
+        }
+        assert!(world.get(&PODS, "p").is_none());
+        world.stop().await;
+    });
+}
