@@ -313,7 +313,7 @@ impl Status {
         Self::failure(
             413,
             reason::REQUEST_ENTITY_TOO_LARGE,
-            format!("limit is {limit}"),
+            format!("Request entity too large: limit is {limit}"),
         )
     }
 

@@ -1,3 +1,9 @@
 //! The tests across crates, in one binary, because every further one is linked anew.
 
 mod house;
+mod in_process;
+mod kubectl;
+mod probe_rules;
+mod process;
+mod simulation;
+mod support;

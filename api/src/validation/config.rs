@@ -41,7 +41,8 @@ pub(super) fn config_map(errors: &mut Errors, document: &Value) {
         size += decoded_len(value);
     }
     if size > MAX_DATA {
-        errors.too_long(&Path::root(), MAX_DATA);
+        // Kubernetes shows the whole object as an empty subscript.
+        errors.too_long(&Path::root().key(""), MAX_DATA);
     }
 }
 

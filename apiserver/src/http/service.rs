@@ -439,10 +439,13 @@ impl HttpService {
         let bytes = collect(body).await?;
         let json = |cx: &mut Context| {
             let parsed = parse_json(&bytes).map_err(|error| {
-                Status::bad_request(format!(
-                    "error decoding patch: {}",
-                    json_words(&error, &bytes)
-                ))
+                let words = json_words(&error, &bytes);
+                // Of a strategic merge patch, Kubernetes does not say what it was reading.
+                let what = match media_type {
+                    "application/strategic-merge-patch+json" => "",
+                    _ => "error decoding patch: ",
+                };
+                Status::bad_request(format!("{what}{words}"))
             })?;
             cx.duplicates = parsed.duplicates;
             cx.body = bytes.clone();

@@ -23,6 +23,12 @@ pub(super) fn apply(
     let mut document = convert::from_storage(at.info, old.clone());
     match patch {
         Patch::Json(operations) => {
+            if !operations.is_array() {
+                return Err(Status::bad_request(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+                    kind_of(operations)
+                )));
+            }
             let patch =
                 JsonPatch::from_value(operations).map_err(|error| json_patch_refusal(&error))?;
             patch
@@ -31,9 +37,10 @@ pub(super) fn apply(
         }
         Patch::Merge(patch) => {
             if !patch.is_object() {
-                return Err(Status::bad_request(
-                    "error decoding patch: a merge patch is an object",
-                ));
+                return Err(Status::bad_request(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                    kind_of(patch)
+                )));
             }
             merge_patch::apply(&mut document, patch);
         }
@@ -61,8 +68,13 @@ pub(super) fn apply(
             kind.kind
         )));
     }
+    // What is shown of a patch that does not fit: a strategic one as it is, of the others what they made of the object.
+    let shown = match patch {
+        Patch::Strategic(patch) => Ok(go_words(patch)),
+        _ => Err(document.clone()),
+    };
     let document = Registry::decode_patched(cx, &kind, document, validation).map_err(|why| {
-        let shown = patch.document().to_string();
+        let shown = shown.unwrap_or_else(|document| document.to_string());
         Status::invalid(
             "",
             "",
@@ -71,6 +83,33 @@ pub(super) fn apply(
         )
     })?;
     Ok(convert::to_storage(at.info, document))
+}
+
+/// The name that Go's JSON decoder has for a kind of value.
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// A value as Go prints its maps and slices, which is how Kubernetes shows a strategic merge patch.
+fn go_words(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_words).collect())),
+        Value::Object(fields) => {
+            let entry = |(key, value)| format!("{key}:{}", go_words(value));
+            format!("map[{}]", joined(fields.iter().map(entry).collect()))
+        }
+        other => other.to_string(),
+    }
 }
 
 fn json_patch_refusal(error: &JsonPatchError) -> Status {

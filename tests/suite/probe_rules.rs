@@ -1,0 +1,1 @@
+//! Rules of the API that kubectl does not show.

@@ -1,0 +1,1 @@
+//! `orlop up` as a process.
