@@ -46,4 +46,9 @@ mod kube_client;
 mod plane;
 pub mod sim;
 
+/// The snippets of the library guide, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+mod library_guide {}
+
 pub use self::plane::{ControlPlane, ControlPlaneBuilder, Error, ServingAt};

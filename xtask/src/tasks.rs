@@ -99,7 +99,8 @@ fn examples() -> Result<(), String> {
         .collect();
     names.sort();
     for name in names {
-        run(&["run", "--quiet", "--example", &name], &[])?;
+        // One that would serve until it is stopped heeds `--once`; the others take no arguments.
+        run(&["run", "--quiet", "--example", &name, "--", "--once"], &[])?;
     }
     Ok(())
 }
