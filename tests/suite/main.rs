@@ -1,5 +1,6 @@
 //! The tests across crates, in one binary, because every further one is linked anew.
 
+mod documents;
 mod house;
 mod in_process;
 mod kubectl;
