@@ -1,7 +1,9 @@
 //! An orchestrator of one's own: a durable store, an admission rule, a scheduling policy and a controller, put together and served to
 //! everybody by TLS.
 //!
-//! `cargo run --example orchestrator`, then use the kubeconfig that it names.
+//! `cargo run --example orchestrator` shows it at work; with `-- --serve` it goes on until ctrl-c, for kubectl.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orlop::ControlPlane;
@@ -16,7 +18,9 @@ use orlop::sched::Profile;
 use orlop::sim::SimulatedNodes;
 use orlop::store::{DurableOptions, DurableStore};
 use orlop::wire::kubeconfig::{Credentials, Kubeconfig};
+use serde_json::json;
 
+const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
 const NAMESPACES: Resource = Resource::cluster("", "v1", "namespaces", "Namespace");
 
 /// Images need a version.
@@ -133,11 +137,29 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         &admin,
     )
     .store(&kubeconfig)?;
-    println!(
-        "try: kubectl --kubeconfig {} run web --image nginx:1.27",
-        kubeconfig.display()
-    );
-    if std::env::args().nth(1).as_deref() != Some("--once") {
+    let client = plane.admin();
+    let pods = client.resource(&PODS).namespace("default");
+    let pod = |image: &str| {
+        let container = json!({"name": "c", "image": image});
+        json!({"metadata": {"name": "web"}, "spec": {"containers": [container]}})
+    };
+    if let Err(refusal) = pods.create(&pod("nginx:latest")).await {
+        println!("refused: {refusal}");
+    }
+    pods.create(&pod("nginx:1.27")).await?;
+    loop {
+        let web = pods.get("web").await?.value()?;
+        if let Some(node) = web["spec"]["nodeName"].as_str() {
+            println!("web is on {node}");
+            break;
+        }
+        plane.env().sleep(Duration::from_millis(20)).await;
+    }
+    if std::env::args().nth(1).as_deref() == Some("--serve") {
+        println!(
+            "try: kubectl --kubeconfig {} get pods",
+            kubeconfig.display()
+        );
         tokio::signal::ctrl_c().await?;
     }
     plane.shutdown().await;

@@ -278,7 +278,7 @@ impl ControlPlaneBuilder {
         let admin: Arc<dyn Client> = Arc::new(api.client(identities::admin(), "orlop"));
 
         for controller in &self.controllers {
-            identities::grant(&*admin, controller.name(), &controller.interests()).await?;
+            identities::grant(&*admin, controller.identity(), &controller.interests()).await?;
         }
         let mut synced = Vec::new();
         let defaults = self.defaults && !self.no_controllers;
