@@ -1,4 +1,4 @@
-//! Strings that must have a form: base64 and RFC 3339 times. The messages are those of Go's decoders.
+//! Strings that must have a form: base64, RFC 3339 times and quantities. The messages are those of Go's decoders.
 
 use crate::schema::Format;
 
@@ -11,6 +11,48 @@ pub(super) fn check(format: Format, text: &str) -> Result<(), String> {
         Format::DateTime => time(text),
         _ => Ok(()),
     }
+}
+
+/// Checks the text of a quantity: a decimal number with a suffix that is known.
+pub(super) fn quantity(text: &str) -> Result<(), String> {
+    const SUFFIX: &[u8] = b"eEinumkKMGTP";
+    let wrong_form = || {
+        Err(
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                .to_owned(),
+        )
+    };
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let text = text.trim();
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if unsigned.is_empty() {
+        return wrong_form();
+    }
+    let whole = digits(unsigned);
+    let mut number = whole;
+    if unsigned[whole..].starts_with('.') {
+        number += 1 + digits(&unsigned[whole + 1..]);
+    }
+    let suffix = &unsigned[number..];
+    let letters = suffix.bytes().take_while(|byte| SUFFIX.contains(byte)).count();
+    let exponent = &suffix[letters..];
+    let sign = usize::from(exponent.starts_with(['+', '-']));
+    if sign + digits(&exponent[sign..]) != exponent.len() {
+        return wrong_form();
+    }
+    let known = match (&suffix[..letters], exponent) {
+        ("" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E", "") => true,
+        ("Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei", "") => true,
+        ("e" | "E", exponent) => exponent.parse::<i64>().is_ok(),
+        _ => false,
+    };
+    if !known {
+        return Err("unable to parse quantity's suffix".to_owned());
+    }
+    if !unsigned[..number].bytes().any(|byte| byte.is_ascii_digit()) {
+        return Err("unable to parse numeric part of quantity".to_owned());
+    }
+    Ok(())
 }
 
 /// Checks padded standard base64, in which line ends count for nothing. An error is the place that Go names.
@@ -128,6 +170,34 @@ fn time(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantities_have_a_number_and_a_known_suffix() {
+        let good = [
+            "1", "-1.5", "+.5", "1.", "100m", "1Ki", "5E", "1e3", "1E-3", " 1Gi ", "12e+6", "0",
+        ];
+        for text in good {
+            assert_eq!(quantity(text), Ok(()), "{text:?}");
+        }
+        let form = "quantities must match";
+        let bad = [
+            ("", form),
+            ("1x", form),
+            ("a", form),
+            ("1.1.1", form),
+            ("1 Gi", form),
+            ("1Ki.", form),
+            ("é", form),
+            ("1KK", "unable to parse quantity's suffix"),
+            ("1i", "unable to parse quantity's suffix"),
+            ("1-3", "unable to parse quantity's suffix"),
+            (".", "unable to parse numeric part of quantity"),
+        ];
+        for (text, start) in bad {
+            let error = quantity(text).unwrap_err();
+            assert!(error.starts_with(start), "{text:?}: {error}");
+        }
+    }
 
     #[test]
     fn base64_as_go_reads_it() {

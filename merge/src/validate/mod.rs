@@ -35,7 +35,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::schema::{Kind, Type};
+use crate::schema::{Format, Kind, ScalarKind, Type};
 
 /// A place in a document, borrowed from the walk: `spec.containers[0].image`.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +123,9 @@ pub enum Problem<'a> {
         /// The value.
         found: &'a Value,
     },
-    /// The string is not of the form: no base64, no time.
+    /// Null as the value of a map or the item of a list, where the decoder puts the zero value.
+    NullItem,
+    /// The string is not of the form: no base64, no time, no quantity.
     Malformed {
         /// What the decoder of Kubernetes says.
         why: &'a str,
@@ -138,6 +140,7 @@ impl Problem<'_> {
     pub fn decoder_message(&self, at: &At<'_>) -> String {
         match self {
             Self::UnknownField => format!("unknown field \"{at}\""),
+            Self::NullItem => format!("null at \"{at}\""),
             Self::Malformed { why } => (*why).to_owned(),
             Self::Mismatch { expected, found } => {
                 let found = match found {
@@ -166,7 +169,6 @@ impl Problem<'_> {
 }
 
 fn is_integer(ty: Type<'_>) -> bool {
-    use crate::schema::ScalarKind;
     matches!(ty.kind(), Kind::Scalar(scalar) if scalar.kind == ScalarKind::Integer)
 }
 
@@ -174,6 +176,7 @@ impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownField => f.write_str("unknown field"),
+            Self::NullItem => f.write_str("null"),
             Self::Malformed { why } => f.write_str(why),
             Self::Mismatch { expected, found } => {
                 let expected = match expected.kind() {
@@ -199,7 +202,8 @@ fn kind_name(value: &Value) -> &'static str {
     }
 }
 
-/// Reports every unknown field and every value that is not of its type. Null is absence, everywhere.
+/// Reports every unknown field and every value that is not of its type. Null is absence; in maps and lists, where something stands for it,
+/// that is reported, too.
 pub fn check<'a>(
     ty: impl Into<Type<'a>>,
     value: &Value,
@@ -210,7 +214,12 @@ pub fn check<'a>(
 
 fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>, Problem<'_>)) {
     match (ty.kind(), value) {
-        (_, Value::Null) | (Kind::Any, _) => {}
+        (Kind::Any, _) => {}
+        (_, Value::Null) => {
+            if matches!(at.step, Step::Key(_) | Step::Index(_)) {
+                report(at, Problem::NullItem);
+            }
+        }
         (Kind::Struct(s), Value::Object(map)) => {
             for (key, value) in map {
                 let at = at.down(Step::Field(key), s.name());
@@ -236,10 +245,14 @@ fn walk(ty: Type<'_>, value: &Value, at: &At<'_>, report: &mut dyn FnMut(&At<'_>
             }
         }
         (Kind::Scalar(scalar), value) if scalar.accepts(value) => {
-            if let Value::String(text) = value
-                && let Err(why) = format::check(scalar.format, text)
-            {
-                report(at, Problem::Malformed { why: &why });
+            if let Value::String(text) = value {
+                let form = match scalar.kind {
+                    ScalarKind::Quantity => format::quantity(text),
+                    _ => format::check(scalar.format, text),
+                };
+                if let Err(why) = form {
+                    report(at, Problem::Malformed { why: &why });
+                }
             }
         }
         (_, found) => report(
@@ -267,7 +280,7 @@ pub struct Mismatch {
 pub fn first_mismatch<'a>(ty: impl Into<Type<'a>>, value: &Value) -> Option<Mismatch> {
     let mut first = None;
     check(ty, value, &mut |at, problem| {
-        if first.is_none() && !matches!(problem, Problem::UnknownField) {
+        if first.is_none() && !matches!(problem, Problem::UnknownField | Problem::NullItem) {
             first = Some(Mismatch {
                 path: at.to_string(),
                 message: problem.decoder_message(at),
@@ -297,9 +310,10 @@ pub fn unknown_fields<'a>(ty: impl Into<Type<'a>>, value: &Value) -> Vec<String>
 pub fn prune<'a>(ty: impl Into<Type<'a>>, value: &mut Value) -> Result<Vec<String>, Mismatch> {
     let ty = ty.into();
     let mut mismatch = None;
-    let mut has_unknown = false;
+    let (mut has_unknown, mut has_null) = (false, false);
     check(ty, value, &mut |at, problem| match problem {
         Problem::UnknownField => has_unknown = true,
+        Problem::NullItem => has_null = true,
         problem if mismatch.is_none() => {
             mismatch = Some(Mismatch {
                 path: at.to_string(),
@@ -315,7 +329,48 @@ pub fn prune<'a>(ty: impl Into<Type<'a>>, value: &mut Value) -> Result<Vec<Strin
     if has_unknown {
         prune_at(ty, value, &At::ROOT, &mut removed);
     }
+    if has_null {
+        fill_nulls(ty, value);
+    }
     Ok(removed)
+}
+
+/// Puts zero values where maps and lists have null, as a decoder into typed maps and lists does. Lists and maps in them stay null: that is
+/// their zero value.
+fn fill_nulls(ty: Type<'_>, value: &mut Value) {
+    fn item(ty: Type<'_>, value: &mut Value) {
+        if value.is_null() {
+            *value = match ty.kind() {
+                Kind::Struct(_) => Value::Object(serde_json::Map::new()),
+                Kind::Scalar(scalar) => match scalar.kind {
+                    // A time that is null stays so.
+                    ScalarKind::String if scalar.format == Format::DateTime => return,
+                    ScalarKind::String => Value::String(String::new()),
+                    ScalarKind::Boolean => Value::Bool(false),
+                    ScalarKind::Quantity => Value::from("0"),
+                    _ => Value::from(0),
+                },
+                _ => return,
+            };
+        }
+        fill_nulls(ty, value);
+    }
+    match (ty.kind(), value) {
+        (Kind::Struct(s), Value::Object(map)) => {
+            for (key, value) in map {
+                if let Some(child) = s.child(key) {
+                    fill_nulls(child, value);
+                }
+            }
+        }
+        (Kind::Map(m), Value::Object(map)) => {
+            map.values_mut().for_each(|value| item(m.value(), value));
+        }
+        (Kind::List(l), Value::Array(items)) => {
+            items.iter_mut().for_each(|value| item(l.item(), value));
+        }
+        _ => {}
+    }
 }
 
 fn prune_at(ty: Type<'_>, value: &mut Value, at: &At<'_>, removed: &mut Vec<String>) {

@@ -176,3 +176,21 @@ proptest! {
         prop_assert_eq!(read, value);
     }
 }
+
+#[test]
+fn null_in_a_map_or_a_list_becomes_the_zero_value() {
+    let document = json!({"T": {"type": "object", "properties": {
+        "data": {"type": "object", "additionalProperties": {"type": "string"}},
+        "bytes": {"type": "object", "additionalProperties": {"type": "string", "format": "byte"}},
+        "args": {"type": "array", "items": {"type": "string"}},
+        "parts": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        "name": {"type": "string"},
+    }}});
+    let schema = crate::schema::Schema::from_openapi(document.as_object().unwrap(), "T").unwrap();
+    let mut object = json!({"data": {"a": null, "b": "x"}, "bytes": {"k": null}, "args": [null, "y"], "parts": [null], "name": null});
+    assert_eq!(prune(&schema, &mut object).unwrap(), [""; 0]);
+    assert_eq!(
+        object,
+        json!({"data": {"a": "", "b": "x"}, "bytes": {"k": ""}, "args": ["", "y"], "parts": [{}], "name": null})
+    );
+}
