@@ -148,7 +148,7 @@ impl Server {
         at: &At,
         operation: Operation,
     ) -> Result<Outcome, Status> {
-        self.check_method(at, &operation)?;
+        self.check_verb(at, resource_verb(&operation))?;
         check_options(&operation)?;
         if let Some(sub) = at.sub()
             && let Some(outcome) = self.perform_subresource(cx, at, sub, &operation).await?
@@ -227,8 +227,7 @@ impl Server {
     }
 
     /// Refuses what the resource does not offer.
-    fn check_method(&self, at: &At, operation: &Operation) -> Result<(), Status> {
-        let verb = resource_verb(operation);
+    pub(crate) fn check_verb(&self, at: &At, verb: Verb) -> Result<(), Status> {
         let allowed = match at.sub() {
             Some(sub) => at
                 .info
@@ -236,17 +235,13 @@ impl Server {
                 .is_some_and(|sub| sub.verbs.contains(&verb)),
             None => {
                 let collection = matches!(
-                    operation,
-                    Operation::List(_)
-                        | Operation::Watch(_)
-                        | Operation::Create(..)
-                        | Operation::DeleteCollection(..)
+                    verb,
+                    Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection
                 );
                 let placed = !at.info.resource.namespaced
                     || !at.namespace.is_empty()
-                    || matches!(operation, Operation::List(_) | Operation::Watch(_));
-                let named =
-                    collection == at.name.is_empty() || matches!(operation, Operation::Watch(_));
+                    || matches!(verb, Verb::List | Verb::Watch);
+                let named = collection == at.name.is_empty() || verb == Verb::Watch;
                 at.info.allows(verb) && placed && named
             }
         };

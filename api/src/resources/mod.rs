@@ -157,6 +157,12 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
     Some(&TABLE.resources[at])
 }
 
+/// Whether a group has built-in resources, of whatever version.
+#[must_use]
+pub fn has_group(group: &str) -> bool {
+    builtin().iter().any(|info| info.resource.group == group)
+}
+
 /// The built-in resource whose objects have this kind. `Scale`, `Eviction`, `TokenRequest` and the like are bodies of
 /// subresources only and have none.
 #[must_use]

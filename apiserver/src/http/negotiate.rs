@@ -126,14 +126,19 @@ pub(crate) fn accept(header: &str, list: bool) -> Result<Accepted, Status> {
         };
         return Ok(Accepted { encoding, shape });
     }
-    Err(Status::failure(
+    Err(not_acceptable())
+}
+
+/// 406 with what there is.
+fn not_acceptable() -> Status {
+    Status::failure(
         406,
         reason::NOT_ACCEPTABLE,
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
          application/vnd.kubernetes.protobuf, application/json;stream=watch, \
          application/vnd.kubernetes.protobuf;stream=watch",
     )
-    .with_details(StatusDetails::default()))
+    .with_details(StatusDetails::default())
 }
 
 /// Chooses the form of a watch's events.
@@ -141,7 +146,19 @@ pub(crate) fn accept(header: &str, list: bool) -> Result<Accepted, Status> {
 /// # Errors
 /// 406 where nothing fits.
 pub(crate) fn accept_watch(header: &str) -> Result<Accepted, Status> {
-    accept(header, false).or_else(|_| accept(header, true))
+    // YAML has no form for streams.
+    let streamable: Vec<&str> = header
+        .split(',')
+        .filter(|choice| {
+            let media_type = choice.split(';').next().unwrap_or_default();
+            encoding(media_type.trim()) != Some(Encoding::Yaml)
+        })
+        .collect();
+    if streamable.is_empty() {
+        return Err(not_acceptable());
+    }
+    let streams = streamable.join(",");
+    accept(&streams, false).or_else(|_| accept(&streams, true))
 }
 
 /// The encoding of a request's body.
@@ -199,6 +216,10 @@ mod tests {
             Encoding::Json
         );
         assert_eq!(accept("text/foo", false).unwrap_err().code, 406);
+        assert_eq!(accept_watch("application/yaml").unwrap_err().code, 406);
+        let either = accept_watch("application/yaml, application/json").unwrap();
+        assert_eq!(either.encoding, Encoding::Json);
+        assert_eq!(accept_watch("").unwrap().encoding, Encoding::Json);
         assert_eq!(
             accept("application/yaml;q=0.5,application/json;q=0.4", false)
                 .unwrap()

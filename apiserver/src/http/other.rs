@@ -14,6 +14,7 @@ use orlop_wire::body::Body;
 use serde_json::{Value, json};
 
 use super::query::Query;
+use super::service::no_such_resource;
 use super::{HttpService, health, negotiate, respond};
 use crate::registry::Context;
 
@@ -109,7 +110,16 @@ impl HttpService {
             _ => None,
         };
         let Some(response) = known else {
-            return Ok(respond::page_not_found());
+            let served = match segments.as_slice() {
+                ["api", _] => true,
+                ["apis", group, _] => resources::has_group(group),
+                _ => false,
+            };
+            return if served {
+                Err(no_such_resource())
+            } else {
+                Ok(respond::page_not_found())
+            };
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed());

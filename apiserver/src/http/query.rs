@@ -100,6 +100,7 @@ impl Query {
     /// The options of a list.
     pub(crate) fn list_options(&self) -> Result<ListOptions, Status> {
         let limit = self.number("limit")?.unwrap_or(0);
+        self.number("timeoutSeconds")?;
         let continue_token = self.get("continue").to_owned();
         self.check_match(false, &continue_token)?;
         let given = self.get("resourceVersion");
@@ -148,6 +149,11 @@ impl Query {
                 .and_then(|n| u32::try_from(n).ok())
                 .unwrap_or(0),
         })
+    }
+
+    /// Whether a watch is to begin without the objects that are there.
+    pub(crate) fn wants_no_initial_events(&self) -> bool {
+        self.has("sendInitialEvents") && !self.flag("sendInitialEvents")
     }
 
     /// The rules of `resourceVersionMatch` and `sendInitialEvents`.
@@ -291,10 +297,9 @@ impl Query {
                 .and_then(Value::as_bool)
                 .or(orphan);
             options.uid = text("/preconditions/uid");
-            options.revision = match text("/preconditions/resourceVersion") {
-                None => None,
-                Some(text) => Some(text.parse().unwrap_or(Revision(u64::MAX))),
-            };
+            // What is no revision is none that an object stands at.
+            options.revision = text("/preconditions/resourceVersion")
+                .map(|text| text.parse().unwrap_or(Revision(u64::MAX)));
             let dry: Vec<&str> = body
                 .get("dryRun")
                 .and_then(Value::as_array)

@@ -18,6 +18,7 @@ use orlop_api::table::IncludeObject;
 use orlop_api::{protobuf, table};
 use orlop_core::client::WatchEvent;
 use orlop_core::env::Env;
+use orlop_core::field::quote;
 use orlop_core::object::Object;
 use orlop_core::status::Status;
 use orlop_wire::body::Body;
@@ -66,6 +67,13 @@ pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 /// What every server answers to a path that it does not have.
 pub(crate) fn page_not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// What every server answers to a request that it cannot make sense of: where it failed, in plain text.
+pub(crate) fn failed(uri: &http::Uri, why: &str) -> Response<Body> {
+    let uri = uri.path_and_query().map_or("/", |path| path.as_str());
+    let body = format!("Internal Server Error: {}: {why}\n", quote(uri));
+    text(StatusCode::INTERNAL_SERVER_ERROR, body)
 }
 
 /// A refusal.

@@ -4,27 +4,27 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
 };
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
-use orlop_api::protobuf;
-use orlop_api::resources;
+use orlop_api::resources::{self, ALL_VERBS, Verb};
 use orlop_api::table::IncludeObject;
 use orlop_core::auth::{Attributes, Credentials, Scope, UserInfo};
 use orlop_core::client::{Operation, Patch};
 use orlop_core::resource::GroupVersionKind;
-use orlop_core::status::Status;
+use orlop_core::revision::Revision;
+use orlop_core::status::{Status, StatusDetails, reason};
 use orlop_wire::body::{Body, BoxError};
 use orlop_wire::listener::PeerInfo;
 use serde_json::Value;
 
+use super::body::{collect, parse, read_json};
+use super::duration;
 use super::negotiate::{self, Accepted, Encoding, Shape};
 use super::path::{RequestPath, ResourcePath};
 use super::query::Query;
@@ -32,66 +32,10 @@ use super::respond::{self, Wish};
 use crate::Server;
 use crate::authentication::{ImpersonationError, impersonate};
 use crate::operations::{Outcome, selected_name};
-use crate::registry::{At, Context, parse_json};
+use crate::registry::{At, Context};
 
-/// The largest body, in bytes.
-const MAX_BODY: usize = 3 << 20;
 /// How long a request may take that is no watch.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// How many requests may be under way.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    reading: AtomicUsize,
-    writing: AtomicUsize,
-}
-
-/// At most so many that only read, …
-const MAX_READING: usize = 400;
-/// … and so many that write.
-const MAX_WRITING: usize = 200;
-
-impl InFlight {
-    pub(crate) const fn new() -> Self {
-        Self {
-            reading: AtomicUsize::new(0),
-            writing: AtomicUsize::new(0),
-        }
-    }
-
-    fn enter(self: &Arc<Self>, writes: bool) -> Option<Ticket> {
-        let (count, limit) = if writes {
-            (&self.writing, MAX_WRITING)
-        } else {
-            (&self.reading, MAX_READING)
-        };
-        if count.fetch_add(1, Ordering::AcqRel) >= limit {
-            count.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        Some(Ticket {
-            in_flight: self.clone(),
-            writes,
-        })
-    }
-}
-
-/// A place among the requests under way.
-struct Ticket {
-    in_flight: Arc<InFlight>,
-    writes: bool,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let count = if self.writes {
-            &self.in_flight.writing
-        } else {
-            &self.in_flight.reading
-        };
-        count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// The API server as a service of HTTP requests. Cheap to clone.
 #[derive(Clone)]
@@ -162,7 +106,8 @@ impl HttpService {
         let refuse = |status: &Status| respond::status(status, preferred(&parts.headers));
         let user = match self.identify(&parts).await {
             Ok(user) => user,
-            Err(status) => return refuse(&status),
+            Err(Unidentified::Refused(status)) => return refuse(&status),
+            Err(Unidentified::Malformed(why)) => return respond::failed(&parts.uri, &why),
         };
         let agent = text(&parts.headers, USER_AGENT.as_str());
         let program: String = agent
@@ -199,25 +144,25 @@ impl HttpService {
     }
 
     /// Who the request comes from, after impersonation.
-    async fn identify(&self, parts: &http::request::Parts) -> Result<UserInfo, Status> {
+    async fn identify(&self, parts: &http::request::Parts) -> Result<UserInfo, Unidentified> {
         let user = match &self.identity {
             Some(user) => user.clone(),
             None => {
                 let credentials = credentials(parts);
                 match self.server.authenticator.authenticate(&credentials).await {
                     Ok(Some(user)) => user,
-                    Ok(None) => return Err(Status::unauthorized()),
+                    Ok(None) => return Err(Status::unauthorized().into()),
                     Err(error) => {
                         tracing::debug!(%error, "authentication failed");
-                        return Err(Status::unauthorized());
+                        return Err(Status::unauthorized().into());
                     }
                 }
             }
         };
         match impersonate(&user, &parts.headers, self.server.authorizer.as_ref()).await {
             Ok(other) => Ok(other.unwrap_or(user)),
-            Err(ImpersonationError::Forbidden(status)) => Err(*status),
-            Err(error) => Err(Status::internal(error)),
+            Err(ImpersonationError::Forbidden(status)) => Err((*status).into()),
+            Err(error) => Err(Unidentified::Malformed(error.to_string())),
         }
     }
 
@@ -273,8 +218,15 @@ impl HttpService {
             let scoped = info.resource.namespaced || !path.namespaced;
             scoped && (path.subresource.is_empty() || info.subresource(&path.subresource).is_some())
         }) else {
-            return Ok(respond::page_not_found());
+            return if resources::has_group(&path.group) {
+                Err(no_such_resource())
+            } else {
+                Ok(respond::page_not_found())
+            };
         };
+        if method == Method::HEAD {
+            return Err(Status::method_not_allowed());
+        }
         let namespace = if info.resource.namespaced {
             path.namespace.clone()
         } else {
@@ -289,17 +241,26 @@ impl HttpService {
         if watch && method == Method::GET && at.subresource.is_empty() {
             let accepted = negotiate::accept_watch(&accept(headers))?;
             let wish = self.wish(accepted, query, headers)?;
-            let options = query.watch_options()?;
+            let mut options = query.watch_options()?;
+            if query.wants_no_initial_events() && options.from.is_none_or(Revision::is_zero) {
+                options.from = Some(self.server.registry.caches.wait_until_current().await?);
+            }
             let outcome = self
                 .server
                 .perform(cx, &at, Operation::Watch(options))
                 .await?;
             return self.respond(&at, outcome, wish);
         }
+        // What a resource does not do is said before anything is read.
+        let offered = ALL_VERBS.iter().find(|offered| offered.as_str() == verb);
+        let offered = offered.ok_or_else(Status::method_not_allowed)?;
+        if *offered != Verb::Watch {
+            self.server.check_verb(&at, *offered)?;
+        }
         let is_list = method == Method::GET && at.name.is_empty() || verb == "deletecollection";
         let accepted = negotiate::accept(&accept(headers), is_list)?;
         let wish = self.wish(accepted, query, headers)?;
-        let limit = deadline(query);
+        let limit = deadline(query)?;
         let work = async {
             let operation = self
                 .operation(cx, &at, method, query, headers, body)
@@ -438,8 +399,7 @@ impl HttpService {
         let media_type = header.split(';').next().unwrap_or_default().trim();
         let bytes = collect(body).await?;
         let json = |cx: &mut Context| {
-            let parsed = parse_json(&bytes).map_err(|error| {
-                let words = json_words(&error, &bytes);
+            let parsed = read_json(&bytes).map_err(|words| {
                 // Of a strategic merge patch, Kubernetes does not say what it was reading.
                 let what = match media_type {
                     "application/strategic-merge-patch+json" => "",
@@ -476,6 +436,20 @@ impl HttpService {
     }
 }
 
+/// Why it is not known on whose behalf a request comes.
+enum Unidentified {
+    /// They are not let in.
+    Refused(Status),
+    /// The headers make no sense.
+    Malformed(String),
+}
+
+impl From<Status> for Unidentified {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
 /// What the metrics say of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Described {
@@ -491,16 +465,32 @@ fn body_kind(at: &At) -> GroupVersionKind {
         .map_or_else(|| at.info.resource.gvk(), |sub| sub.kind.clone())
 }
 
-fn deadline(query: &Query) -> Duration {
-    // Clients write it as Go does: `32s`.
-    let asked = query
-        .get("timeout")
-        .strip_suffix('s')
-        .and_then(|seconds| seconds.parse().ok())
-        .map(Duration::from_secs);
-    asked.map_or(DEADLINE, |asked| {
-        asked.clamp(Duration::from_secs(1), DEADLINE)
+/// How long the request may take: what the client asks for, but no longer than the server's own limit.
+fn deadline(query: &Query) -> Result<Duration, Status> {
+    let text = query.get("timeout");
+    if text.is_empty() {
+        return Ok(DEADLINE);
+    }
+    let asked = duration::parse(text).map_err(|why| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - {why}"
+        ))
+    })?;
+    Ok(if asked.is_zero() {
+        DEADLINE
+    } else {
+        asked.min(DEADLINE)
     })
+}
+
+/// What Kubernetes answers where the group is served and the resource is not.
+pub(super) fn no_such_resource() -> Status {
+    Status::failure(
+        404,
+        reason::NOT_FOUND,
+        "the server could not find the requested resource",
+    )
+    .with_details(StatusDetails::default())
 }
 
 /// The verb of a method on a path.
@@ -560,93 +550,5 @@ fn credentials(parts: &http::request::Parts) -> Credentials {
     Credentials {
         bearer_token,
         client_certificates,
-    }
-}
-
-/// Reads a body whole, up to the limit.
-async fn collect(mut body: Body) -> Result<Bytes, Status> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Status::bad_request(format!("the body cannot be read: {error}")))?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > MAX_BODY {
-                return Err(Status::too_large(MAX_BODY));
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(bytes.freeze())
-}
-
-/// Decodes a body of some encoding.
-fn parse(
-    cx: &mut Context,
-    kind: &GroupVersionKind,
-    encoding: Encoding,
-    bytes: &Bytes,
-) -> Result<Value, Status> {
-    let unrecognized = |why: String| {
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
-            kind.kind,
-            excerpt(bytes)
-        ))
-    };
-    match encoding {
-        Encoding::Json => {
-            let parsed =
-                parse_json(bytes).map_err(|error| unrecognized(json_words(&error, bytes)))?;
-            cx.duplicates = parsed.duplicates;
-            cx.body = bytes.clone();
-            Ok(parsed.value)
-        }
-        Encoding::Yaml => {
-            let document = orlop_wire::yaml::document_from_slice(bytes).map_err(|error| {
-                Status::bad_request(format!(
-                    "error converting YAML to JSON: {}",
-                    error.message()
-                ))
-            })?;
-            cx.duplicates = document
-                .duplicates
-                .into_iter()
-                .map(|duplicate| duplicate.key.trim_matches('"').to_owned())
-                .collect();
-            Ok(document.value)
-        }
-        Encoding::Protobuf => protobuf::decode_or(bytes, Some(kind))
-            .map_err(|error| Status::bad_request(error.to_string())),
-    }
-}
-
-/// The start of a body, for messages: as text, or in hexadecimal where it is none.
-fn excerpt(bytes: &[u8]) -> String {
-    let head = &bytes[..bytes.len().min(128)];
-    match std::str::from_utf8(head) {
-        Ok(text) => text.to_owned(),
-        Err(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
-    }
-}
-
-/// What is wrong with a JSON text, in the words that clients know.
-fn json_words(error: &serde_json::Error, bytes: &[u8]) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".to_owned();
-    }
-    let offset = bytes
-        .split(|byte| *byte == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(|line| line.len() + 1)
-        .sum::<usize>()
-        + error.column().saturating_sub(1);
-    let at = std::str::from_utf8(bytes)
-        .ok()
-        .and_then(|text| text.get(offset..))
-        .and_then(|rest| rest.chars().next());
-    match at {
-        Some(c) if offset == 0 => format!("invalid character '{c}' looking for beginning of value"),
-        Some(c) => format!("invalid character '{c}' in the JSON text at byte {offset}"),
-        None => error.to_string(),
     }
 }

@@ -61,6 +61,25 @@ pub(crate) fn from_storage(info: &ResourceInfo, mut document: Value) -> Value {
     document
 }
 
+/// The name that a selectable field of an addressed resource has in the stored document.
+pub(super) fn stored_field(info: &ResourceInfo, field: &str) -> String {
+    if info.stored_as.is_none() || info.resource.kind != "Event" {
+        return field.to_owned();
+    }
+    let (first, rest) = field.split_once('.').unwrap_or((field, ""));
+    let to_core = info.storage().group.is_empty();
+    let renamed = EVENT_FIELDS.iter().find_map(|(core, events)| {
+        let (from, to) = if to_core { (events, core) } else { (core, events) };
+        (*from == first).then_some(*to)
+    });
+    let first = renamed.unwrap_or(first);
+    if rest.is_empty() {
+        first.to_owned()
+    } else {
+        format!("{first}.{rest}")
+    }
+}
+
 fn stamp(document: &mut Value, api_version: &str) {
     if let Value::Object(fields) = document {
         fields.insert("apiVersion".to_owned(), api_version.into());

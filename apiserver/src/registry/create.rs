@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use orlop_api::{strategy, validation};
 use orlop_core::admission::AdmissionOperation;
 use orlop_core::client::WriteOptions;
@@ -70,8 +71,11 @@ impl Registry {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
+        let mut admitted = std::mem::take(&mut request.object);
         for attempt in 1.. {
-            let mut document = request.object.clone();
+            // Kept only for another attempt, which only a generated name may need.
+            let mut document =
+                if generated { admitted.clone() } else { std::mem::take(&mut admitted) };
             self.identify(&mut document, generated.then_some(generate_name.as_str()));
             let prepare = strategy::Context {
                 now: meta::time(self.now()),
@@ -84,18 +88,17 @@ impl Registry {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
             }
             let name = meta::text(&document, "name").to_owned();
-            let mut seen = request.clone();
-            seen.object = document;
-            seen.name.clone_from(&name);
-            self.validate_admission(&seen).await?;
-            let mut document = seen.object;
+            request.object = document;
+            request.name.clone_from(&name);
+            self.validate_admission(&request).await?;
+            let mut document = std::mem::take(&mut request.object);
             let claim = self.services.claim_for_create(at.info, &mut document)?;
             strategy::canonicalize(&kind, &mut document);
             for warning in strategy::warnings_on_create(&kind, &document) {
                 cx.warn(warning);
             }
             meta::metadata(&mut document).remove("resourceVersion");
-            let json = encode(at.info, &document)?;
+            let json = Bytes::from(encode(at.info, &document)?);
             if dry_run {
                 // The claim is given back as it is dropped.
                 if self.current(at.info, &at.namespace, &name).await?.is_some() {
@@ -107,7 +110,7 @@ impl Registry {
             match self.put(at.info, key, json.clone(), Revision::ZERO).await? {
                 Commit::Applied { revision, .. } => {
                     claim.keep();
-                    return Object::from_stored(json.into(), revision).map_err(Status::internal);
+                    return Object::from_stored(json, revision).map_err(Status::internal);
                 }
                 Commit::Refused { current, .. } => {
                     drop(claim);
@@ -165,9 +168,9 @@ pub(super) fn place(at: &At, document: &mut Value) -> Result<(), Status> {
         if namespace.is_empty() {
             meta::set(document, "namespace", Some(at.namespace.clone().into()));
         } else if namespace != at.namespace {
-            return Err(Status::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     } else if !namespace.is_empty() {
         return Err(Status::bad_request(

@@ -110,6 +110,10 @@ fn report(
 /// Fills in `apiVersion` and `kind`, or refuses another kind.
 fn check_kind(expected: &GroupVersionKind, body: &mut Value) -> Result<(), Status> {
     let api_version = expected.api_version();
+    if body.is_null() {
+        // Null decodes to an object without fields.
+        *body = Value::Object(Map::new());
+    }
     let Value::Object(fields) = body else {
         return Err(Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: \
@@ -119,14 +123,17 @@ fn check_kind(expected: &GroupVersionKind, body: &mut Value) -> Result<(), Statu
             json_type(body),
         )));
     };
-    let text = |field: &str| {
-        fields
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+    let text = |field: &str| match fields.get(field) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: \
+             cannot unmarshal {} into Go struct field .{field} of type string",
+            expected.kind,
+            json_type(other),
+        ))),
     };
-    let (given_version, given_kind) = (text("apiVersion"), text("kind"));
+    let (given_version, given_kind) = (text("apiVersion")?, text("kind")?);
     if (given_version.is_empty() || given_version == api_version)
         && (given_kind.is_empty() || given_kind == expected.kind)
     {

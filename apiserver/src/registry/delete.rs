@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use orlop_api::strategy;
 use orlop_core::admission::AdmissionOperation;
 use orlop_core::client::{DeleteOptions, ListOptions, Propagation};
@@ -21,7 +22,7 @@ const ORPHAN: &str = "orphan";
 /// The finalizer of an object that waits until its dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
 /// How often a race is lost before the client is told.
-const ATTEMPTS: usize = 64;
+const ATTEMPTS: usize = 1_000;
 
 /// What became of an object.
 pub(crate) enum Deleted {
@@ -117,9 +118,11 @@ impl Registry {
                     Commit::Refused { .. } => Ok(None),
                 }
             }
-            Mark::Goes => {
+            Mark::Goes(document) => {
                 if options.dry_run {
-                    return Ok(Some(Deleted::Gone(current.clone())));
+                    return unstored(document, current.revision())
+                        .map(Deleted::Gone)
+                        .map(Some);
                 }
                 let key = keys::object(at.info.storage(), &at.namespace, &at.name);
                 match self
@@ -130,7 +133,7 @@ impl Registry {
                 {
                     Commit::Applied { revision, .. } => {
                         self.services.release(at.info, &old);
-                        Ok(Some(Deleted::Gone(current.with_revision(revision))))
+                        unstored(document, revision).map(Deleted::Gone).map(Some)
                     }
                     Commit::Refused { .. } => Ok(None),
                 }
@@ -156,28 +159,55 @@ impl Registry {
         if kind.group.is_empty() && kind.kind == "Namespace" {
             return self.mark_namespace(&mut document, old, finalizers, &before, terminating);
         }
-        let grace =
-            strategy::graceful_period(&kind, old, options.grace_period_seconds).unwrap_or(0);
-        if grace > 0 {
-            // Who is told twice may shorten the time, not lengthen it.
-            if terminating {
-                let left = meta::number(old, "deletionGracePeriodSeconds").unwrap_or(0);
-                let shorter = options.grace_period_seconds.is_some() && grace < left;
-                if !shorter && finalizers == before {
-                    return Mark::Same;
-                }
-                if shorter {
-                    begin(&mut document, grace);
-                }
+        let grace = strategy::graceful_period(&kind, old, options.grace_period_seconds);
+        let graceful = grace.is_some();
+        let grace = grace.unwrap_or(0);
+        if graceful
+            && terminating
+            && let Some(left) = meta::number(old, "deletionGracePeriodSeconds")
+        {
+            // Who is told twice may be given less time, not more.
+            let Some(shorter) = options
+                .grace_period_seconds
+                .map(|asked| asked.max(0))
+                .filter(|asked| *asked < left)
+            else {
+                return Mark::Same;
+            };
+            // Counted from when it was first told.
+            let end = meta::text(old, "deletionTimestamp").parse::<Timestamp>();
+            let sooner = Duration::from_secs(left.abs_diff(shorter));
+            let end = end.ok().and_then(|end| end.checked_sub(sooner).ok());
+            let end = meta::time(end.unwrap_or(now));
+            meta::set(&mut document, "deletionTimestamp", Some(end.into()));
+            meta::set(
+                &mut document,
+                "deletionGracePeriodSeconds",
+                Some(shorter.into()),
+            );
+            let goes = shorter == 0 && finalizers.is_empty();
+            meta::set_finalizers(&mut document, finalizers);
+            return if goes {
+                Mark::Goes(document)
             } else {
-                begin(&mut document, grace);
-                bump_generation(&mut document);
-            }
+                Mark::Waits(document)
+            };
+        }
+        if grace > 0 {
+            begin(&mut document, grace);
+            bump_generation(&mut document);
             meta::set_finalizers(&mut document, finalizers);
             return Mark::Waits(document);
         }
         if finalizers.is_empty() {
-            return Mark::Goes;
+            // What is asked to end at once shows it in the answer, even if it had been given time before.
+            if graceful {
+                if !terminating {
+                    bump_generation(&mut document);
+                }
+                begin(&mut document, 0);
+            }
+            return Mark::Goes(document);
         }
         let graceful_before =
             meta::number(old, "deletionGracePeriodSeconds").is_some_and(|left| left > 0);
@@ -224,7 +254,7 @@ impl Registry {
             meta::set_finalizers(document, finalizers);
             return Mark::Waits(std::mem::take(document));
         }
-        Mark::Goes
+        Mark::Goes(std::mem::take(document))
     }
 
     /// Deletes all objects of a collection that the selectors choose, and returns them.
@@ -258,8 +288,8 @@ enum Mark {
     Same,
     /// It waits, marked like this.
     Waits(Value),
-    /// It can go now.
-    Goes,
+    /// It can go now; so the client is shown it.
+    Goes(Value),
 }
 
 fn bump_generation(document: &mut Value) {

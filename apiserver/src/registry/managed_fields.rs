@@ -76,7 +76,15 @@ pub(crate) fn track_unstored(
     let api_version = kind.api_version();
     let fields = FieldManager::new(schema.as_ref().unwrap_or(&UNTYPED), &api_version)
         .subresource(subresource);
-    fields.update_no_errors(&Value::Null, document, manager, now);
+    // What is required and was not sent stands there as null: nobody sent it, so nobody owns it.
+    let mut sent = document.clone();
+    if let Some(Value::Object(spec)) = sent.get_mut("spec") {
+        spec.retain(|_, value| !value.is_null());
+    }
+    fields.update_no_errors(&Value::Null, &mut sent, manager, now);
+    if let Some(managed) = sent.pointer_mut("/metadata/managedFields") {
+        meta::set(document, "managedFields", Some(managed.take()));
+    }
 }
 
 /// Merges what a manager applies into a live object (null where there is none).

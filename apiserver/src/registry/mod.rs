@@ -22,6 +22,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use orlop_api::resources::{self, ResourceInfo};
 use orlop_core::admission::{AdmissionOperation, AdmissionPlugin, AdmissionRequest};
@@ -35,7 +36,7 @@ use serde_json::Value;
 
 pub(crate) use self::context::{At, Context};
 pub(crate) use self::convert::from_storage;
-pub(crate) use self::decode::parse_json;
+pub(crate) use self::decode::{Parsed, parse_json};
 pub(crate) use self::event_lease::EventLease;
 pub(crate) use self::managed_fields::track_unstored;
 pub(crate) use self::read::ListPage;
@@ -185,7 +186,7 @@ impl Registry {
         &self,
         info: &ResourceInfo,
         key: String,
-        json: Vec<u8>,
+        json: impl Into<Bytes>,
         expected: Revision,
     ) -> Result<Commit, Status> {
         let lease = self

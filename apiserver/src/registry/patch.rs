@@ -186,9 +186,9 @@ pub(super) fn decode_applied(
                 Some(at.namespace.clone().into()),
             );
         } else if namespace != at.namespace {
-            return Err(Status::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     }
     let document = convert::to_storage(at.info, document);

@@ -15,7 +15,7 @@ use orlop_core::store::{KeyRange, RangeRequest, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::context::At;
-use super::{Registry, keys};
+use super::{Registry, keys, storage_kind};
 use crate::cache::{Selection, store_status};
 
 /// How many objects are read from the store at once while a page is looked for.
@@ -111,7 +111,7 @@ impl Registry {
             let field = fields::canonical(&kind, &term.field)
                 .map_err(|error| Status::bad_request(error.to_string()))?;
             terms.push(field::Term {
-                field: field.to_owned(),
+                field: super::convert::stored_field(at.info, field),
                 ..term.clone()
             });
         }
@@ -127,7 +127,7 @@ impl Registry {
             namespace: at.namespace.clone(),
             labels,
             fields,
-            kind: Some(kind),
+            kind: Some(storage_kind(at.info)),
         }))
     }
 

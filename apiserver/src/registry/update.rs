@@ -22,7 +22,7 @@ use crate::cache::store_status;
 pub(super) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 /// How often a race is lost before the client is told.
-const ATTEMPTS: usize = 64;
+const ATTEMPTS: usize = 1_000;
 
 /// An edit that the server makes itself.
 pub(super) type Edit<'a> = &'a (dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync);
@@ -56,23 +56,40 @@ impl Preconditions {
         if let Some(uid) = &self.uid
             && uid != current.uid()
         {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.uid()
+            let why = invalid_object(
+                at,
+                &format!(
+                    "UID in precondition: {uid}, UID in object meta: {}",
+                    current.uid()
+                ),
             );
             return Err(Status::conflict(&at.info.resource, current.name(), &why));
         }
         if let Some(revision) = self.revision
             && revision != current.revision()
         {
-            let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
-                current.revision()
+            let why = invalid_object(
+                at,
+                &format!(
+                    "ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+                    current.revision()
+                ),
             );
             return Err(Status::conflict(&at.info.resource, current.name(), &why));
         }
         Ok(())
     }
+}
+
+/// How Kubernetes' storage says that an object is not the one that was meant.
+fn invalid_object(at: &At, why: &str) -> String {
+    let namespace = Some(at.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let key = [Some("/registry"), Some(&*at.info.resource.plural), namespace, Some(&at.name)];
+    let key: Vec<&str> = key.into_iter().flatten().collect();
+    format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {why}",
+        key.join("/")
+    )
 }
 
 /// An object as it was written, and whether it was made by the write.
@@ -105,45 +122,48 @@ impl Registry {
             uid,
             revision: None,
         };
-        if self
-            .current(at.info, &at.namespace, &at.name)
-            .await?
-            .is_none()
-        {
-            let kind = storage_kind(at.info);
-            if at.subresource.is_empty()
-                && strategy::allow_create_on_update(&kind)
-                && preconditions.uid.is_none()
-            {
-                // The version that the client saw is gone; the object is made anew.
-                meta::set(&mut document, "resourceVersion", None);
-                place(at, &mut document)?;
-                let manager = cx.manager(&options.field_manager).to_owned();
-                managed_fields::track(
-                    at.info,
-                    "",
-                    &Value::Null,
-                    &mut document,
-                    &manager,
-                    &meta::time(self.now()),
-                );
-                let object = self
-                    .create_document(cx, at, document, options.dry_run)
-                    .await?;
-                return Ok(Written {
-                    object,
-                    created: true,
-                });
+        let may_create = at.subresource.is_empty()
+            && strategy::allow_create_on_update(&storage_kind(at.info));
+        for _ in 0..ATTEMPTS {
+            let outcome = self
+                .change(
+                    cx,
+                    at,
+                    &Change::Replace(document.clone()),
+                    options,
+                    &preconditions,
+                )
+                .await;
+            match outcome {
+                Err(status) if may_create && preconditions.uid.is_none() && is_of(at, &status) => {}
+                outcome => {
+                    return outcome.map(|object| Written {
+                        object,
+                        created: false,
+                    });
+                }
             }
-            return Err(Status::not_found(&at.info.resource, &at.name));
+            // The version that the client saw is gone; the object is made anew.
+            let mut document = document.clone();
+            meta::set(&mut document, "resourceVersion", None);
+            place(at, &mut document)?;
+            let manager = cx.manager(&options.field_manager).to_owned();
+            let now = meta::time(self.now());
+            managed_fields::track(at.info, "", &Value::Null, &mut document, &manager, &now);
+            match self
+                .create_document(cx, at, document, options.dry_run)
+                .await
+            {
+                Err(status) if status.is_already_exists() => {}
+                outcome => {
+                    return outcome.map(|object| Written {
+                        object,
+                        created: true,
+                    });
+                }
+            }
         }
-        let object = self
-            .change(cx, at, &Change::Replace(document), options, &preconditions)
-            .await?;
-        Ok(Written {
-            object,
-            created: false,
-        })
+        Err(Status::conflict(&at.info.resource, &at.name, MODIFIED))
     }
 
     /// PATCH.
@@ -154,31 +174,36 @@ impl Registry {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        if self
-            .current(at.info, &at.namespace, &at.name)
-            .await?
-            .is_none()
-        {
-            if let Patch::Apply(applied) = patch
-                && at.subresource.is_empty()
-            {
-                return self.apply_new(cx, at, applied, options).await;
+        for _ in 0..ATTEMPTS {
+            let outcome = self
+                .change(
+                    cx,
+                    at,
+                    &Change::Patch(patch),
+                    options,
+                    &Preconditions::default(),
+                )
+                .await;
+            let applied = match (outcome, patch) {
+                (Err(status), Patch::Apply(applied))
+                    if at.subresource.is_empty() && is_of(at, &status) =>
+                {
+                    applied
+                }
+                (outcome, _) => {
+                    return outcome.map(|object| Written {
+                        object,
+                        created: false,
+                    });
+                }
+            };
+            match self.apply_new(cx, at, applied, options).await {
+                // Somebody else made it meanwhile: it is there to be changed now.
+                Err(status) if status.is_already_exists() => {}
+                outcome => return outcome,
             }
-            return Err(Status::not_found(&at.info.resource, &at.name));
         }
-        let object = self
-            .change(
-                cx,
-                at,
-                &Change::Patch(patch),
-                options,
-                &Preconditions::default(),
-            )
-            .await?;
-        Ok(Written {
-            object,
-            created: false,
-        })
+        Err(Status::conflict(&at.info.resource, &at.name, MODIFIED))
     }
 
     /// Server-side apply to what is not there yet.
@@ -442,6 +467,15 @@ impl Registry {
         Self::decode_patched(cx, &storage_kind(at.info), merged, FieldValidation::Ignore)
             .map_err(Status::bad_request)
     }
+}
+
+/// Whether a refusal says that the addressed object itself is not there.
+fn is_of(at: &At, status: &Status) -> bool {
+    let named = status
+        .details
+        .as_ref()
+        .is_some_and(|details| details.kind == at.info.resource.plural && details.name == at.name);
+    status.is_not_found() && named
 }
 
 /// Whether an object whose deletion has begun has nothing left to wait for.
