@@ -15,7 +15,7 @@ use http::{Method, Request, Response};
 use orlop_api::resources::{self, ALL_VERBS, Verb};
 use orlop_api::table::IncludeObject;
 use orlop_core::auth::{Attributes, Credentials, Scope, UserInfo};
-use orlop_core::client::{Operation, Patch};
+use orlop_core::client::{Freshness, Operation, Patch};
 use orlop_core::resource::GroupVersionKind;
 use orlop_core::revision::Revision;
 use orlop_core::status::{Status, StatusDetails, reason};
@@ -257,6 +257,12 @@ impl HttpService {
         if *offered != Verb::Watch {
             self.server.check_verb(&at, *offered)?;
         }
+        if is_connection(&at) {
+            // What is sent along is for whoever is at the other end.
+            let operation = Operation::Get(Freshness::Consistent);
+            self.server.perform(cx, &at, operation).await?;
+            return Err(Status::method_not_allowed());
+        }
         let is_list = method == Method::GET && at.name.is_empty() || verb == "deletecollection";
         let accepted = negotiate::accept(&accept(headers), is_list)?;
         let wish = self.wish(accepted, query, headers)?;
@@ -456,6 +462,11 @@ pub(crate) struct Described {
     pub(crate) verb: &'static str,
     pub(crate) group: String,
     pub(crate) resource: String,
+}
+
+/// Whether a subresource is a way to a container, a node or a service, instead of a part of an object.
+fn is_connection(at: &At) -> bool {
+    matches!(at.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 
 /// The kind of a body: the object's, or that of the subresource.
