@@ -43,6 +43,7 @@ pub use orlop_wire as wire;
 mod identities;
 #[cfg(feature = "kube")]
 mod kube_client;
+mod not_acted_on;
 mod plane;
 pub mod sim;
 

@@ -26,6 +26,7 @@ use orlop_wire::pki::{ClientVerifier, ClusterPki, ClusterPkiOptions};
 use tokio::net::TcpListener;
 
 use crate::identities;
+use crate::not_acted_on::not_acted_on;
 use crate::sim::{self, SimulatedNodes};
 
 /// Why a control plane does not come about.
@@ -265,7 +266,14 @@ impl ControlPlaneBuilder {
             .client_ca(pki.authority.certificate_pem())
             .service_range(self.services);
         if self.defaults {
-            api = api.with_defaults();
+            // What a controller of the embedder's is for is acted on.
+            let subjects: Vec<Resource> = self
+                .controllers
+                .iter()
+                .filter_map(|controller| controller.interests().subject().cloned())
+                .collect();
+            let idle = not_acted_on().filter(|(resource, _)| !subjects.contains(resource));
+            api = api.with_defaults().not_acted_on(idle);
         }
         if let Some(tokens) = self.tokens {
             api = api.static_tokens(tokens);

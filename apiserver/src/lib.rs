@@ -22,6 +22,8 @@ pub mod reviews;
 mod server;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use self::client::LocalClient;
 pub use self::registry::ServiceRange;

@@ -26,6 +26,9 @@ use crate::http::{HttpService, InFlight};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, ServiceAllocator, ServiceRange};
 
+/// The user that the server itself is.
+pub(crate) const SERVER: &str = "system:apiserver";
+
 /// How often history is compacted; as much of it is kept.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
 
@@ -95,6 +98,7 @@ pub struct Builder {
     host: IpAddr,
     services: ServiceRange,
     client_ca: String,
+    not_acted_on: Vec<(Resource, &'static str)>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -122,6 +126,7 @@ impl Builder {
             host: IpAddr::from([127, 0, 0, 1]),
             services: ServiceRange::default(),
             client_ca: String::new(),
+            not_acted_on: Vec::new(),
         }
     }
 
@@ -196,6 +201,17 @@ impl Builder {
     #[must_use]
     pub fn service_range(mut self, range: ServiceRange) -> Self {
         self.services = range;
+        self
+    }
+
+    /// Resources that are stored and that nothing acts on, each with the warning that a client gets when it makes one: only who puts the
+    /// control plane together knows which controllers and plug-ins there are.
+    #[must_use]
+    pub fn not_acted_on(
+        mut self,
+        resources: impl IntoIterator<Item = (Resource, &'static str)>,
+    ) -> Self {
+        self.not_acted_on.extend(resources);
         self
     }
 
@@ -300,6 +316,11 @@ impl Builder {
                 services,
                 tokens: issuer,
                 event_lease: crate::registry::EventLease::default(),
+                not_acted_on: self
+                    .not_acted_on
+                    .into_iter()
+                    .map(|(resource, warning)| (resource.qualified(), warning))
+                    .collect(),
             },
             authenticator: authentication.clone(),
             authentication: Some(authentication),
@@ -401,7 +422,7 @@ impl ApiServer {
     pub fn loopback(&self) -> LocalClient {
         self.client(
             UserInfo::new(
-                "system:apiserver",
+                SERVER,
                 [SYSTEM_MASTERS, orlop_core::auth::ALL_AUTHENTICATED],
             ),
             "kube-apiserver",

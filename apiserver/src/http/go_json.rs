@@ -234,14 +234,21 @@ mod tests {
                 "1.x",
                 "invalid character 'x' after decimal point in numeric literal",
             ),
-            ("1ex", "invalid character 'x' in exponent of numeric literal"),
+            (
+                "1ex",
+                "invalid character 'x' in exponent of numeric literal",
+            ),
             (
                 "trxe",
                 "invalid character 'x' in literal true (expecting 'u')",
             ),
         ];
         for (text, expected) in table {
-            assert_eq!(refusal(text.as_bytes()).as_deref(), Some(expected), "{text}");
+            assert_eq!(
+                refusal(text.as_bytes()).as_deref(),
+                Some(expected),
+                "{text}"
+            );
         }
         let deep = "[".repeat(100_000);
         assert_eq!(

@@ -466,7 +466,10 @@ pub(crate) struct Described {
 
 /// Whether a subresource is a way to a container, a node or a service, instead of a part of an object.
 fn is_connection(at: &At) -> bool {
-    matches!(at.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
+    matches!(
+        at.subresource.as_str(),
+        "exec" | "attach" | "portforward" | "proxy" | "log"
+    )
 }
 
 /// The kind of a body: the object's, or that of the subresource.

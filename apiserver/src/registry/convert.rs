@@ -69,7 +69,11 @@ pub(super) fn stored_field(info: &ResourceInfo, field: &str) -> String {
     let (first, rest) = field.split_once('.').unwrap_or((field, ""));
     let to_core = info.storage().group.is_empty();
     let renamed = EVENT_FIELDS.iter().find_map(|(core, events)| {
-        let (from, to) = if to_core { (events, core) } else { (core, events) };
+        let (from, to) = if to_core {
+            (events, core)
+        } else {
+            (core, events)
+        };
         (*from == first).then_some(*to)
     });
     let first = renamed.unwrap_or(first);

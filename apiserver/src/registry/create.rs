@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::context::{At, Context};
 use super::{Registry, encode, keys, managed_fields, meta, storage_kind, unstored};
+use crate::server::SERVER;
 
 /// How often a generated name is tried again when it is taken.
 const NAME_ATTEMPTS: usize = 8;
@@ -74,8 +75,11 @@ impl Registry {
         let mut admitted = std::mem::take(&mut request.object);
         for attempt in 1.. {
             // Kept only for another attempt, which only a generated name may need.
-            let mut document =
-                if generated { admitted.clone() } else { std::mem::take(&mut admitted) };
+            let mut document = if generated {
+                admitted.clone()
+            } else {
+                std::mem::take(&mut admitted)
+            };
             self.identify(&mut document, generated.then_some(generate_name.as_str()));
             let prepare = strategy::Context {
                 now: meta::time(self.now()),
@@ -96,6 +100,12 @@ impl Registry {
             strategy::canonicalize(&kind, &mut document);
             for warning in strategy::warnings_on_create(&kind, &document) {
                 cx.warn(warning);
+            }
+            if attempt == 1
+                && cx.user.name != SERVER
+                && let Some(warning) = self.not_acted_on.get(&at.info.resource.qualified())
+            {
+                cx.warn(*warning);
             }
             meta::metadata(&mut document).remove("resourceVersion");
             let json = Bytes::from(encode(at.info, &document)?);

@@ -20,6 +20,7 @@ mod subresources;
 mod update;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub(crate) struct Registry {
     pub(crate) services: ServiceAllocator,
     pub(crate) tokens: Option<Arc<TokenIssuer>>,
     pub(crate) event_lease: EventLease,
+    /// What to tell who makes an object that nothing acts on, by the resource's qualified name.
+    pub(crate) not_acted_on: BTreeMap<String, &'static str>,
 }
 
 impl Registry {

@@ -84,7 +84,12 @@ impl Preconditions {
 /// How Kubernetes' storage says that an object is not the one that was meant.
 fn invalid_object(at: &At, why: &str) -> String {
     let namespace = Some(at.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let key = [Some("/registry"), Some(&*at.info.resource.plural), namespace, Some(&at.name)];
+    let key = [
+        Some("/registry"),
+        Some(&*at.info.resource.plural),
+        namespace,
+        Some(&at.name),
+    ];
     let key: Vec<&str> = key.into_iter().flatten().collect();
     format!(
         "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {why}",
@@ -122,8 +127,8 @@ impl Registry {
             uid,
             revision: None,
         };
-        let may_create = at.subresource.is_empty()
-            && strategy::allow_create_on_update(&storage_kind(at.info));
+        let may_create =
+            at.subresource.is_empty() && strategy::allow_create_on_update(&storage_kind(at.info));
         for _ in 0..ATTEMPTS {
             let outcome = self
                 .change(

@@ -72,7 +72,7 @@ impl Registry {
                     .filter(|object| selection.matches(object))
                     .map(WatchEvent::Added),
             );
-            if options.initial_events {
+            if options.initial_events && options.bookmarks {
                 initial.push_back(WatchEvent::Bookmark {
                     revision,
                     initial_events_end: true,
@@ -107,7 +107,7 @@ impl Registry {
             initial,
             watcher,
             refused,
-            bookmarks: options.bookmarks || options.initial_events,
+            bookmarks: options.bookmarks,
             next_bookmark,
             end,
             timer,

@@ -34,7 +34,10 @@ pub(super) fn quantity(text: &str) -> Result<(), String> {
         number += 1 + digits(&unsigned[whole + 1..]);
     }
     let suffix = &unsigned[number..];
-    let letters = suffix.bytes().take_while(|byte| SUFFIX.contains(byte)).count();
+    let letters = suffix
+        .bytes()
+        .take_while(|byte| SUFFIX.contains(byte))
+        .count();
     let exponent = &suffix[letters..];
     let sign = usize::from(exponent.starts_with(['+', '-']));
     if sign + digits(&exponent[sign..]) != exponent.len() {
