@@ -6,6 +6,7 @@
 //! keep up is dropped, and starts again from the kind's history, which is bounded by bytes.
 
 mod kind;
+mod progress;
 mod selection;
 mod watcher;
 
@@ -24,9 +25,9 @@ use orlop_core::status::{Status, StatusCause, StatusDetails};
 use orlop_core::store::{
     Change, KeyRange, RangeRequest, Store, StoreError, WatchItem, WatchRequest,
 };
-use tokio::sync::watch;
 
 pub(crate) use self::kind::KindCache;
+use self::progress::Progress;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::watcher::Watcher;
 use crate::registry::keys;
@@ -45,7 +46,7 @@ pub(crate) struct Caches {
     /// By the prefix of their keys in the store.
     kinds: BTreeMap<String, Arc<KindCache>>,
     /// Everything up to this revision has been applied.
-    applied: watch::Sender<Revision>,
+    applied: Progress,
 }
 
 impl Caches {
@@ -68,7 +69,7 @@ impl Caches {
             env,
             store,
             kinds,
-            applied: watch::Sender::new(Revision::ZERO),
+            applied: Progress::default(),
         })
     }
 
@@ -87,7 +88,7 @@ impl Caches {
 
     /// The revision up to which everything has been applied.
     pub(crate) fn applied(&self) -> Revision {
-        *self.applied.borrow()
+        self.applied.get()
     }
 
     /// Waits until the cache shows everything that was acknowledged before the call.
@@ -102,11 +103,10 @@ impl Caches {
         if self.applied() >= revision {
             return Ok(());
         }
-        let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|now| *now >= revision);
+        let reached = self.applied.wait_for(|now| now >= revision);
         match self.env.timeout(WAIT_FOR_REVISION, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(too_large(revision, self.applied())),
+            Ok(()) => Ok(()),
+            Err(_) => Err(too_large(revision, self.applied())),
         }
     }
 
@@ -116,8 +116,7 @@ impl Caches {
             return std::future::pending().await;
         };
         let seen = kind.last_change();
-        let mut applied = self.applied.subscribe();
-        let _ = applied.wait_for(|_| kind.last_change() > seen).await;
+        self.applied.wait_for(|_| kind.last_change() > seen).await;
         self.env.sleep(SETTLE).await;
     }
 
@@ -148,7 +147,7 @@ impl Caches {
                 for (prefix, cache) in &self.kinds {
                     cache.replace(fresh.remove(prefix.as_str()).unwrap_or_default(), at);
                 }
-                self.applied.send_replace(at);
+                self.applied.set(at);
                 return Ok(at);
             }
         }
@@ -180,12 +179,12 @@ impl Caches {
                                 if let Some(last) = changes.last() {
                                     revision = last.revision();
                                     self.apply(&changes);
-                                    self.applied.send_replace(revision);
+                                    self.applied.set(revision);
                                 }
                             }
                             Ok(WatchItem::Progress(at)) => {
                                 revision = revision.max(at);
-                                self.applied.send_replace(revision);
+                                self.applied.set(revision);
                             }
                             Err(error) => {
                                 tracing::warn!(%error, "the store ended the cache's watch");

@@ -41,7 +41,9 @@ fn bad_manifests_are_refused() {
     refused(
         "create -f bad.yaml",
         &wrong("name: web", "name: Web_1"),
-        &format!("The Deployment \"Web_1\" is invalid: metadata.name: Invalid value: \"Web_1\": {SUBDOMAIN}"),
+        &format!(
+            "The Deployment \"Web_1\" is invalid: metadata.name: Invalid value: \"Web_1\": {SUBDOMAIN}"
+        ),
     );
     refused(
         "create -f bad.yaml",
@@ -58,13 +60,20 @@ fn bad_manifests_are_refused() {
         &wrong("replicas: 3", "replicas: 3"),
         "Error from server (NotFound): error when creating \"bad.yaml\": namespaces \"nowhere\" not found",
     );
-    kubectl.refused("create configmap m -n nowhere", "error: failed to create configmap: namespaces \"nowhere\" not found");
+    kubectl.refused(
+        "create configmap m -n nowhere",
+        "error: failed to create configmap: namespaces \"nowhere\" not found",
+    );
     refused(
         "apply -f bad.yaml",
         "a: b\n  c: d\n",
         "error: error parsing bad.yaml: error converting YAML to JSON: yaml: line 2: mapping values are not allowed in this context",
     );
-    refused("apply -f bad.yaml", "{\"apiVersion\":\"v1\",", "error: error parsing bad.yaml: unexpected EOF");
+    refused(
+        "apply -f bad.yaml",
+        "{\"apiVersion\":\"v1\",",
+        "error: error parsing bad.yaml: unexpected EOF",
+    );
     refused(
         "apply -f bad.yaml",
         "{\"apiVersion\": \"example.com/v1\", \"kind\": \"Foo\", \"metadata\": {\"name\": \"m\"}}",
@@ -74,7 +83,10 @@ fn bad_manifests_are_refused() {
     kubectl.file("bad.yaml", &unknown);
     let warned = kubectl.run("apply --validate=warn -f bad.yaml");
     assert!(warned.status.success());
-    assert_eq!(String::from_utf8_lossy(&warned.stderr), "Warning: unknown field \"spec.replikas\"\n");
+    assert_eq!(
+        String::from_utf8_lossy(&warned.stderr),
+        "Warning: unknown field \"spec.replikas\"\n"
+    );
 }
 
 #[test]
@@ -94,14 +106,19 @@ fn bad_changes_are_refused() {
         error.contains("The Deployment \"web\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"other\"}}: field is immutable"),
         "{error}"
     );
-    let stale = kubectl.ok("get configmap m -o yaml").replace("a: b", "a: c");
+    let stale = kubectl
+        .ok("get configmap m -o yaml")
+        .replace("a: b", "a: c");
     kubectl.ok("label configmap m x=y");
     kubectl.file("stale.yaml", &stale);
     kubectl.refused(
         "replace -f stale.yaml",
         "Error from server (Conflict): error when replacing \"stale.yaml\": Operation cannot be fulfilled on configmaps \"m\": the object has been modified; please apply your changes to the latest version and try again",
     );
-    kubectl.file("other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: z}\n");
+    kubectl.file(
+        "other.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: z}\n",
+    );
     let conflict = kubectl.fails("apply --server-side --field-manager=other -f other.yaml");
     assert!(
         conflict.starts_with("error: Apply failed with 1 conflict: conflict with \"kubectl-create\" using v1: .data.a\n"),
@@ -119,8 +136,14 @@ fn bad_changes_are_refused() {
             "--type=json -p '{\"op\":\"remove\"}'",
             "Error from server (BadRequest): error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
         ),
-        ("--type=merge -p '{\"data\":'", "Error from server (BadRequest): error decoding patch: unexpected end of JSON input"),
-        ("-p '{\"data\":'", "Error from server (BadRequest): unexpected end of JSON input"),
+        (
+            "--type=merge -p '{\"data\":'",
+            "Error from server (BadRequest): error decoding patch: unexpected end of JSON input",
+        ),
+        (
+            "-p '{\"data\":'",
+            "Error from server (BadRequest): unexpected end of JSON input",
+        ),
         (
             "-p '{\"data\":{\"a\":[1,null]}}'",
             "The request is invalid: patch: Invalid value: \"map[data:map[a:[1 <nil>]]]\": json: cannot unmarshal array into Go struct field ConfigMap.data of type string",
@@ -132,7 +155,10 @@ fn bad_changes_are_refused() {
     ] {
         let said = kubectl.fails(&format!("patch configmap m {patch}"));
         if error.starts_with("The ConfigMap \"n\"") {
-            assert!(said.contains("the name of the object (n) does not match the name on the URL (m)"), "{said}");
+            assert!(
+                said.contains("the name of the object (n) does not match the name on the URL (m)"),
+                "{said}"
+            );
         } else {
             assert_eq!(said, error, "{patch}");
         }
@@ -168,10 +194,22 @@ fn bad_questions_are_refused() {
     let server = Server::start(&["--without", "scheduler,nodes"]);
     let kubectl = Kubectl::new(&server);
     for (line, error) in [
-        ("get configmap nope", "Error from server (NotFound): configmaps \"nope\" not found"),
-        ("get deployment nope", "Error from server (NotFound): deployments.apps \"nope\" not found"),
-        ("get nosuchkind", "error: the server doesn't have a resource type \"nosuchkind\""),
-        ("get pods.v9.example.com", "error: the server doesn't have a resource type \"pods\""),
+        (
+            "get configmap nope",
+            "Error from server (NotFound): configmaps \"nope\" not found",
+        ),
+        (
+            "get deployment nope",
+            "Error from server (NotFound): deployments.apps \"nope\" not found",
+        ),
+        (
+            "get nosuchkind",
+            "error: the server doesn't have a resource type \"nosuchkind\"",
+        ),
+        (
+            "get pods.v9.example.com",
+            "error: the server doesn't have a resource type \"pods\"",
+        ),
         (
             "get pods -l 'a in (b'",
             "Error from server (BadRequest): Unable to find \"/v1, Resource=pods\" that match label selector \"a in (b\", field selector \"\": unable to parse requirement: found '', expected: ',' or ')'",
@@ -180,9 +218,18 @@ fn bad_questions_are_refused() {
             "get pods --field-selector spec.foo=bar",
             "Error from server (BadRequest): Unable to find \"/v1, Resource=pods\" that match label selector \"\", field selector \"spec.foo=bar\": field label not supported: spec.foo",
         ),
-        ("delete configmap nope", "Error from server (NotFound): configmaps \"nope\" not found"),
-        ("patch configmap nope -p '{}'", "Error from server (NotFound): configmaps \"nope\" not found"),
-        ("get --raw /nothing", "Error from server (NotFound): the server could not find the requested resource"),
+        (
+            "delete configmap nope",
+            "Error from server (NotFound): configmaps \"nope\" not found",
+        ),
+        (
+            "patch configmap nope -p '{}'",
+            "Error from server (NotFound): configmaps \"nope\" not found",
+        ),
+        (
+            "get --raw /nothing",
+            "Error from server (NotFound): the server could not find the requested resource",
+        ),
         (
             "get pods --as=jane",
             "Error from server (Forbidden): pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",

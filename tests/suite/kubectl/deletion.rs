@@ -6,7 +6,10 @@ use super::WEB;
 use crate::support::{Kubectl, Server};
 
 fn count(kubectl: &Kubectl<'_>, what: &str) -> usize {
-    kubectl.json(&format!("get {what}"))["items"].as_array().unwrap().len()
+    kubectl.json(&format!("get {what}"))["items"]
+        .as_array()
+        .unwrap()
+        .len()
 }
 
 #[test]
@@ -22,20 +25,29 @@ fn every_cascade_takes_what_it_should() {
 
     // Orphan: what it owned stays, and belongs to nobody.
     let deleted = kubectl.ok("delete deployment web --cascade=orphan");
-    assert!(deleted.starts_with("deployment.apps \"web\" deleted"), "{deleted}");
+    assert!(
+        deleted.starts_with("deployment.apps \"web\" deleted"),
+        "{deleted}"
+    );
     let sets = kubectl.json("get replicasets");
     assert_eq!(sets["items"].as_array().unwrap().len(), 1);
     assert_eq!(sets["items"][0]["metadata"]["ownerReferences"], Value::Null);
     assert_eq!(count(&kubectl, "pods"), 3);
     // A deployment that comes again adopts it.
     kubectl.ok("apply -f web.yaml");
-    kubectl.until("get replicasets -o jsonpath='{.items[*].metadata.ownerReferences[*].kind}'", |kinds| kinds == "Deployment");
+    kubectl.until(
+        "get replicasets -o jsonpath='{.items[*].metadata.ownerReferences[*].kind}'",
+        |kinds| kinds == "Deployment",
+    );
     kubectl.ok("rollout status deploy/web --timeout 90s");
     assert_eq!(count(&kubectl, "replicasets"), 1);
 
     // Foreground: when the owner is gone, so is all the rest.
     kubectl.ok("delete deployment web --cascade=foreground --timeout 90s");
-    assert_eq!((count(&kubectl, "replicasets"), count(&kubectl, "pods")), (0, 0));
+    assert_eq!(
+        (count(&kubectl, "replicasets"), count(&kubectl, "pods")),
+        (0, 0)
+    );
 
     // Background: the owner goes at once, the rest follows.
     kubectl.ok("apply -f web.yaml");
@@ -56,7 +68,10 @@ fn every_cascade_takes_what_it_should() {
     kubectl.ok("delete configmap -l kind=spare");
     assert_eq!(count(&kubectl, "configmaps -l kind=spare"), 0);
     assert_eq!(kubectl.ok("delete pod never --ignore-not-found"), "");
-    kubectl.refused("delete pod never", "Error from server (NotFound): pods \"never\" not found");
+    kubectl.refused(
+        "delete pod never",
+        "Error from server (NotFound): pods \"never\" not found",
+    );
 }
 
 #[test]
@@ -75,20 +90,37 @@ fn a_namespace_takes_everything_with_it() {
     kubectl.ok("create ingress i --rule=a/b=web:80");
     kubectl.ok("rollout status deploy/web --timeout 90s");
 
-    assert!(kubectl.ok("delete namespace brief --timeout 90s").starts_with("namespace \"brief\" deleted"));
-    kubectl.refused("get namespace brief", "Error from server (NotFound): namespaces \"brief\" not found");
+    assert!(
+        kubectl
+            .ok("delete namespace brief --timeout 90s")
+            .starts_with("namespace \"brief\" deleted")
+    );
+    kubectl.refused(
+        "get namespace brief",
+        "Error from server (NotFound): namespaces \"brief\" not found",
+    );
     let kinds = kubectl.ok("api-resources --namespaced --verbs=list -o name");
     let kinds = kinds.lines().collect::<Vec<_>>().join(",");
     let left = kubectl.json(&format!("get {kinds} --all-namespaces"));
-    let left: Vec<&Value> =
-        left["items"].as_array().unwrap().iter().filter(|item| item["metadata"]["namespace"] == "brief").collect();
+    let left: Vec<&Value> = left["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["metadata"]["namespace"] == "brief")
+        .collect();
     assert_eq!(left, Vec::<&Value>::new());
 
     // The name is free again.
     kubectl.ok("create namespace brief");
-    kubectl.until("get serviceaccounts -o name", |names| names == "serviceaccount/default\n");
+    kubectl.until("get serviceaccounts -o name", |names| {
+        names == "serviceaccount/default\n"
+    });
     for kept in ["default", "kube-system", "kube-public"] {
-        assert!(kubectl.fails(&format!("delete namespace {kept}")).contains("this namespace may not be deleted"));
+        assert!(
+            kubectl
+                .fails(&format!("delete namespace {kept}"))
+                .contains("this namespace may not be deleted")
+        );
     }
 }
 
@@ -103,7 +135,12 @@ fn finalizers_hold_an_object() {
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "m", "finalizers": ["example.com/hold"]},
     });
-    assert!(kubectl.feed("create -f -", &map.to_string()).status.success());
+    assert!(
+        kubectl
+            .feed("create -f -", &map.to_string())
+            .status
+            .success()
+    );
     kubectl.ok("delete configmap m --wait=false");
     let held = kubectl.json("get configmap m");
     assert!(held["metadata"]["deletionTimestamp"].is_string());
@@ -121,5 +158,8 @@ fn finalizers_hold_an_object() {
     kubectl.ok("wait --for=delete namespace/held --timeout 90s");
     let gone = kubectl.fails("get configmap m");
     // kubectl looks for the namespace, too.
-    assert_eq!(gone, "Error from server (NotFound): namespaces \"held\" not found");
+    assert_eq!(
+        gone,
+        "Error from server (NotFound): namespaces \"held\" not found"
+    );
 }

@@ -13,56 +13,133 @@ fn every_generator_makes_its_kind() {
     let kubectl = Kubectl::in_new(&server, "made");
     for (line, made) in [
         ("job once --image=busybox -- true", "job.batch/once"),
-        ("cronjob tick --image=busybox --schedule='*/5 * * * *' -- date", "cronjob.batch/tick"),
+        (
+            "cronjob tick --image=busybox --schedule='*/5 * * * *' -- date",
+            "cronjob.batch/tick",
+        ),
         ("job ticked --from=cronjob/tick", "job.batch/ticked"),
-        ("configmap settings --from-literal=a=b", "configmap/settings"),
+        (
+            "configmap settings --from-literal=a=b",
+            "configmap/settings",
+        ),
         ("secret generic hidden --from-literal=a=b", "secret/hidden"),
-        ("secret docker-registry pull --docker-server=r --docker-username=u --docker-password=p", "secret/pull"),
+        (
+            "secret docker-registry pull --docker-server=r --docker-username=u --docker-password=p",
+            "secret/pull",
+        ),
         ("quota few --hard=pods=10,services=5", "resourcequota/few"),
-        ("role reader --verb=get,list --resource=pods,configmaps", "role.rbac.authorization.k8s.io/reader"),
-        ("rolebinding readers --role=reader --serviceaccount=made:bot", "rolebinding.rbac.authorization.k8s.io/readers"),
-        ("clusterrole nodes --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/nodes"),
-        ("clusterrolebinding nodes --clusterrole=nodes --user=jane", "clusterrolebinding.rbac.authorization.k8s.io/nodes"),
+        (
+            "role reader --verb=get,list --resource=pods,configmaps",
+            "role.rbac.authorization.k8s.io/reader",
+        ),
+        (
+            "rolebinding readers --role=reader --serviceaccount=made:bot",
+            "rolebinding.rbac.authorization.k8s.io/readers",
+        ),
+        (
+            "clusterrole nodes --verb=get --resource=nodes",
+            "clusterrole.rbac.authorization.k8s.io/nodes",
+        ),
+        (
+            "clusterrolebinding nodes --clusterrole=nodes --user=jane",
+            "clusterrolebinding.rbac.authorization.k8s.io/nodes",
+        ),
         ("serviceaccount bot", "serviceaccount/bot"),
-        ("deployment web --image=nginx --replicas=2 --port=80", "deployment.apps/web"),
+        (
+            "deployment web --image=nginx --replicas=2 --port=80",
+            "deployment.apps/web",
+        ),
         ("service clusterip plain --tcp=80:8080", "service/plain"),
-        ("service nodeport open --tcp=80:8080 --node-port=30080", "service/open"),
-        ("service externalname far --external-name=example.com", "service/far"),
-        ("service loadbalancer balanced --tcp=80:8080", "service/balanced"),
-        ("ingress door --rule=example.com/path=plain:80", "ingress.networking.k8s.io/door"),
-        ("poddisruptionbudget calm --selector=app=web --min-available=1", "poddisruptionbudget.policy/calm"),
-        ("priorityclass high --value=1000 --description=soon", "priorityclass.scheduling.k8s.io/high"),
+        (
+            "service nodeport open --tcp=80:8080 --node-port=30080",
+            "service/open",
+        ),
+        (
+            "service externalname far --external-name=example.com",
+            "service/far",
+        ),
+        (
+            "service loadbalancer balanced --tcp=80:8080",
+            "service/balanced",
+        ),
+        (
+            "ingress door --rule=example.com/path=plain:80",
+            "ingress.networking.k8s.io/door",
+        ),
+        (
+            "poddisruptionbudget calm --selector=app=web --min-available=1",
+            "poddisruptionbudget.policy/calm",
+        ),
+        (
+            "priorityclass high --value=1000 --description=soon",
+            "priorityclass.scheduling.k8s.io/high",
+        ),
         ("namespace made-too", "namespace/made-too"),
     ] {
-        assert_eq!(kubectl.ok(&format!("create {line}")), format!("{made} created\n"), "create {line}");
+        assert_eq!(
+            kubectl.ok(&format!("create {line}")),
+            format!("{made} created\n"),
+            "create {line}"
+        );
     }
     // What was sent in protobuf is what is read in JSON.
     let cronjob = kubectl.json("get cronjob tick");
     assert_eq!(cronjob["spec"]["schedule"], "*/5 * * * *");
     let container = &cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!((&container["name"], &container["command"]), (&json!("tick"), &json!(["date"])));
-    assert_eq!(kubectl.json("get configmap settings")["data"], json!({"a": "b"}));
-    assert_eq!(kubectl.json("get secret hidden")["data"], json!({"a": "Yg=="}));
-    assert_eq!(kubectl.json("get quota few")["spec"]["hard"], json!({"pods": "10", "services": "5"}));
+    assert_eq!(
+        (&container["name"], &container["command"]),
+        (&json!("tick"), &json!(["date"]))
+    );
+    assert_eq!(
+        kubectl.json("get configmap settings")["data"],
+        json!({"a": "b"})
+    );
+    assert_eq!(
+        kubectl.json("get secret hidden")["data"],
+        json!({"a": "Yg=="})
+    );
+    assert_eq!(
+        kubectl.json("get quota few")["spec"]["hard"],
+        json!({"pods": "10", "services": "5"})
+    );
     let rules = &kubectl.json("get role reader")["rules"];
-    assert_eq!(rules, &json!([{"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["get", "list"]}]));
+    assert_eq!(
+        rules,
+        &json!([{"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["get", "list"]}])
+    );
     let subjects = &kubectl.json("get rolebinding readers")["subjects"];
-    assert_eq!(subjects, &json!([{"kind": "ServiceAccount", "name": "bot", "namespace": "made"}]));
+    assert_eq!(
+        subjects,
+        &json!([{"kind": "ServiceAccount", "name": "bot", "namespace": "made"}])
+    );
     let open = kubectl.json("get service open");
     assert_eq!(
         open["spec"]["ports"],
         json!([{"name": "80-8080", "nodePort": 30080, "port": 80, "protocol": "TCP", "targetPort": 8080}])
     );
     let path = &kubectl.json("get ingress door")["spec"]["rules"][0]["http"]["paths"][0];
-    assert_eq!(path["backend"]["service"], json!({"name": "plain", "port": {"number": 80}}));
+    assert_eq!(
+        path["backend"]["service"],
+        json!({"name": "plain", "port": {"number": 80}})
+    );
     assert_eq!(kubectl.json("get pdb calm")["spec"]["minAvailable"], 1);
     assert_eq!(kubectl.json("get priorityclass high")["value"], 1000);
 
     kubectl.ok("wait --for=condition=Complete job/once job/ticked --timeout 90s");
     let job = kubectl.ok("get job once --no-headers");
-    assert_eq!(job.split_whitespace().collect::<Vec<_>>()[..3], ["once", "Complete", "1/1"]);
-    assert!(kubectl.ok("rollout status deploy/web --timeout 90s").contains("successfully rolled out"));
-    kubectl.refused("create configmap settings", "error: failed to create configmap: configmaps \"settings\" already exists");
+    assert_eq!(
+        job.split_whitespace().collect::<Vec<_>>()[..3],
+        ["once", "Complete", "1/1"]
+    );
+    assert!(
+        kubectl
+            .ok("rollout status deploy/web --timeout 90s")
+            .contains("successfully rolled out")
+    );
+    kubectl.refused(
+        "create configmap settings",
+        "error: failed to create configmap: configmaps \"settings\" already exists",
+    );
 }
 
 #[test]
@@ -74,21 +151,36 @@ fn tokens_and_rights() {
     let kubectl = Kubectl::in_new(&server, "made");
     assert_eq!(kubectl.ok("auth can-i create pods"), "yes\n");
     let jane = kubectl.run("auth can-i create pods --as=jane");
-    assert_eq!((jane.stdout.as_slice(), jane.status.code()), (b"no\n".as_slice(), Some(1)));
+    assert_eq!(
+        (jane.stdout.as_slice(), jane.status.code()),
+        (b"no\n".as_slice(), Some(1))
+    );
     let me = kubectl.json("auth whoami");
     assert_eq!(me["status"]["userInfo"]["username"], "kubernetes-admin");
-    assert_eq!(me["status"]["userInfo"]["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!(
+        me["status"]["userInfo"]["groups"],
+        json!(["system:masters", "system:authenticated"])
+    );
 
     kubectl.ok("create serviceaccount bot");
     kubectl.ok("create role reader --verb=get,list --resource=pods");
     kubectl.ok("create rolebinding readers --role=reader --serviceaccount=made:bot");
-    assert_eq!(kubectl.ok("auth can-i list pods --as=system:serviceaccount:made:bot"), "yes\n");
+    assert_eq!(
+        kubectl.ok("auth can-i list pods --as=system:serviceaccount:made:bot"),
+        "yes\n"
+    );
     let rights = kubectl.ok("auth can-i --list --as=system:serviceaccount:made:bot");
-    assert!(rights.lines().any(|line| line.split_whitespace().eq(["pods", "[]", "[]", "[get", "list]"])), "{rights}");
+    assert!(
+        rights.lines().any(|line| line
+            .split_whitespace()
+            .eq(["pods", "[]", "[]", "[get", "list]"])),
+        "{rights}"
+    );
 
     let token = kubectl.ok("create token bot --duration=20m");
     let token = token.trim();
-    let authority = kubectl.ok("config view --raw -o jsonpath='{.clusters[0].cluster.certificate-authority-data}'");
+    let authority = kubectl
+        .ok("config view --raw -o jsonpath='{.clusters[0].cluster.certificate-authority-data}'");
     kubectl.file(
         "bot.kubeconfig",
         &json!({
@@ -107,7 +199,10 @@ fn tokens_and_rights() {
     );
     let bot = |line: &str| format!("--kubeconfig bot.kubeconfig {line}");
     let who = kubectl.json(&bot("auth whoami"));
-    assert_eq!(who["status"]["userInfo"]["username"], "system:serviceaccount:made:bot");
+    assert_eq!(
+        who["status"]["userInfo"]["username"],
+        "system:serviceaccount:made:bot"
+    );
     assert_eq!(kubectl.json(&bot("get pods"))["items"], json!([]));
     kubectl.refused(
         &bot("get secrets"),
@@ -127,5 +222,8 @@ fn tokens_and_rights() {
     );
     // The token goes with its account.
     kubectl.ok("delete serviceaccount bot");
-    kubectl.refused(&bot("get pods"), "error: You must be logged in to the server (Unauthorized)");
+    kubectl.refused(
+        &bot("get pods"),
+        "error: You must be logged in to the server (Unauthorized)",
+    );
 }

@@ -40,7 +40,10 @@ fn text(bytes: &[u8]) -> String {
 impl<'a> Kubectl<'a> {
     /// Whether there is a kubectl. Where there is none, says which test is skipped.
     pub(crate) fn is_there(test: &str) -> bool {
-        let there = Command::new("kubectl").args(["version", "--client"]).output().is_ok_and(|out| out.status.success());
+        let there = Command::new("kubectl")
+            .args(["version", "--client"])
+            .output()
+            .is_ok_and(|out| out.status.success());
         if !there {
             println!("SKIPPED {test}: kubectl is not on PATH");
         }
@@ -49,14 +52,23 @@ impl<'a> Kubectl<'a> {
 
     /// kubectl in the namespace `default`.
     pub(crate) fn new(server: &'a Server) -> Self {
-        Self { server, namespace: "default".to_owned() }
+        Self {
+            server,
+            namespace: "default".to_owned(),
+        }
     }
 
     /// kubectl in another namespace, which is made.
     pub(crate) fn in_new(server: &'a Server, namespace: &str) -> Self {
         let kubectl = Self::new(server);
-        assert_eq!(kubectl.ok(&format!("create namespace {namespace}")), format!("namespace/{namespace} created\n"));
-        Self { server, namespace: namespace.to_owned() }
+        assert_eq!(
+            kubectl.ok(&format!("create namespace {namespace}")),
+            format!("namespace/{namespace} created\n")
+        );
+        Self {
+            server,
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// A command that can be run in a way of its own.
@@ -110,7 +122,12 @@ impl<'a> Kubectl<'a> {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -127,7 +144,11 @@ impl<'a> Kubectl<'a> {
     #[track_caller]
     pub(crate) fn fails(&self, line: &str) -> String {
         let output = self.run(line);
-        assert!(!output.status.success(), "kubectl {line} succeeded:\n{}", text(&output.stdout));
+        assert!(
+            !output.status.success(),
+            "kubectl {line} succeeded:\n{}",
+            text(&output.stdout)
+        );
         text(&output.stderr).trim_end().to_owned()
     }
 

@@ -29,16 +29,22 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// The JSON documents of a watch, one a line.
     pub(crate) fn events(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// The `message` of a `Status`, after its code was checked.
@@ -46,7 +52,10 @@ impl Answer {
     pub(crate) fn refusal(&self, code: u16) -> String {
         assert_eq!(self.status, code, "{:?}", self.body);
         let status = self.json();
-        assert_eq!((&status["kind"], &status["code"]), (&Value::from("Status"), &Value::from(code)));
+        assert_eq!(
+            (&status["kind"], &status["code"]),
+            (&Value::from("Status"), &Value::from(code))
+        );
         status["message"].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -65,17 +74,33 @@ impl Raw {
     }
 
     fn with(config: &ClientConfig) -> Self {
-        Self { client: RemoteClient::new(config, &Env::tokio()).unwrap() }
+        Self {
+            client: RemoteClient::new(config, &Env::tokio()).unwrap(),
+        }
     }
 
-    pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.client.send(request.body(body.into()).unwrap()).await.unwrap();
+        let response = self
+            .client
+            .send(request.body(body.into()).unwrap())
+            .await
+            .unwrap();
         let (parts, body) = response.into_parts();
-        Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -83,6 +108,12 @@ impl Raw {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
+        self.send(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 }

@@ -39,7 +39,10 @@ pub(crate) fn run_to_end(data: &Path, arguments: &[&str]) -> Output {
 impl Server {
     /// A server in a new directory.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("orlop-test-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("orlop-test-")
+            .tempdir()
+            .unwrap();
         Self::start_in(&Arc::new(directory), arguments)
     }
 
@@ -57,13 +60,22 @@ impl Server {
             let begin = said.len();
             if stdout.read_line(&mut said).unwrap() == 0 {
                 let _ = child.wait();
-                panic!("orlop up ended: {said}\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+                panic!(
+                    "orlop up ended: {said}\n{}",
+                    std::fs::read_to_string(&log).unwrap_or_default()
+                );
             }
             if let Some((_, rest)) = said[begin..].split_once(" ms at ") {
                 break rest.split(';').next().unwrap_or_default().to_owned();
             }
         };
-        Self { child, _stdout: stdout, directory: directory.clone(), url, said }
+        Self {
+            child,
+            _stdout: stdout,
+            directory: directory.clone(),
+            url,
+            said,
+        }
     }
 
     /// The directory of the test: the data directory is `data` in it.
@@ -85,7 +97,10 @@ impl Server {
 
     /// How the administrator connects.
     pub(crate) fn config(&self) -> ClientConfig {
-        Kubeconfig::load(&self.kubeconfig()).unwrap().resolve(None).unwrap()
+        Kubeconfig::load(&self.kubeconfig())
+            .unwrap()
+            .resolve(None)
+            .unwrap()
     }
 
     /// What it wrote to stderr so far.
@@ -95,7 +110,11 @@ impl Server {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 

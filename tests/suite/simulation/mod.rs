@@ -1,0 +1,277 @@
+//! A whole cluster on virtual time: the same seed gives the same log, and what fails heals.
+
+mod faults;
+mod log;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use orlop::ControlPlane;
+use orlop::core::client::{Client, DeleteOptions, ListOptions, Patch};
+use orlop::core::env::{Env, SimEnv, SimOptions};
+use orlop::core::resource::Resource;
+use orlop::core::status::Status;
+use orlop::core::store::Store;
+use orlop::sim::SimulatedNodes;
+use orlop::store::MemoryStore;
+use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use self::faults::{Faults, Faulty};
+use self::log::Log;
+
+const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments", "Deployment");
+const REPLICA_SETS: Resource = Resource::namespaced("apps", "v1", "replicasets", "ReplicaSet");
+const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
+
+/// Certificates and keys hold randomness of the operating system, so they are made once and read by every run.
+struct Keys(TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn pki(&self, env: &Env) -> ClusterPki {
+        ClusterPki::load_or_create(self.0.path(), &ClusterPkiOptions::new(), env.wall()).unwrap()
+    }
+}
+
+async fn plane(env: &Env, pki: ClusterPki, store: impl Store) -> ControlPlane {
+    ControlPlane::builder()
+        .env(env.clone())
+        .store(store)
+        .with_defaults()
+        .pki(pki)
+        .simulated_nodes(SimulatedNodes::new(3))
+        .start()
+        .await
+        .unwrap()
+}
+
+fn web(replicas: u32, image: &str) -> Value {
+    let labels = json!({"app": "web"});
+    json!({
+        "metadata": {"name": "web", "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "web", "image": image}]},
+            },
+        },
+    })
+}
+
+/// Whether the deployment is as it was asked to be, and its pods with it.
+async fn rolled_out(client: &dyn Client, replicas: usize, image: &str) -> Result<bool, Status> {
+    let deployment = client
+        .resource(&DEPLOYMENTS)
+        .namespace("default")
+        .get("web")
+        .await?;
+    let deployment = deployment.value().unwrap();
+    let status = &deployment["status"];
+    let done = status["observedGeneration"] == deployment["metadata"]["generation"]
+        && [
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+        ]
+        .iter()
+        .all(|count| status[count] == replicas);
+    let pods = client
+        .resource(&PODS)
+        .namespace("default")
+        .list(ListOptions::default())
+        .await?;
+    let mut good = 0;
+    for pod in &pods.items {
+        let pod = pod.value().unwrap();
+        good += usize::from(
+            pod["status"]["phase"] == "Running" && pod["spec"]["containers"][0]["image"] == image,
+        );
+    }
+    Ok(done && good == replicas && pods.items.len() == replicas)
+}
+
+/// Asks every 100 virtual milliseconds until the answer is yes.
+async fn until<'a>(
+    env: &Env,
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> BoxFuture<'a, Result<bool, Status>>,
+) {
+    let end = env.now() + limit;
+    let mut last = Ok(false);
+    while env.now() < end {
+        last = ask().await;
+        if let Ok(true) = last {
+            return;
+        }
+        env.sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: not within {limit:?} of virtual time: {last:?}");
+}
+
+/// A deployment's life, from its creation to the end of its last pod.
+async fn life(env: &Env, client: &dyn Client) {
+    const LIMIT: Duration = Duration::from_secs(120);
+    let deployments = || client.resource(&DEPLOYMENTS).namespace("default");
+    let done = |replicas, image| {
+        until(env, "a rollout", LIMIT, move || {
+            Box::pin(rolled_out(client, replicas, image))
+        })
+    };
+    deployments().create(&web(3, "nginx:1.27")).await.unwrap();
+    done(3, "nginx:1.27").await;
+    deployments()
+        .patch("web", Patch::Merge(json!({"spec": {"replicas": 5}})))
+        .await
+        .unwrap();
+    done(5, "nginx:1.27").await;
+    let container = json!({"name": "web", "image": "nginx:1.28"});
+    let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    deployments()
+        .patch("web", Patch::Strategic(patch))
+        .await
+        .unwrap();
+    done(5, "nginx:1.28").await;
+    deployments()
+        .delete("web", DeleteOptions::default())
+        .await
+        .unwrap();
+    until(env, "the end of everything", LIMIT, || {
+        Box::pin(async {
+            let mut left = 0;
+            for resource in [&DEPLOYMENTS, &REPLICA_SETS, &PODS] {
+                let list = client
+                    .resource(resource)
+                    .namespace("default")
+                    .list(ListOptions::default())
+                    .await?;
+                left += list.items.len();
+            }
+            Ok(left == 0)
+        })
+    })
+    .await;
+}
+
+/// Everything that happened in one run, a line an event.
+fn run(keys: &Keys, options: SimOptions) -> Vec<String> {
+    let sim = SimEnv::with_options(options);
+    let env = sim.env();
+    let pki = keys.pki(&env);
+    sim.block_on(async move {
+        let plane = plane(&env, pki, MemoryStore::new(env.clone())).await;
+        let client = plane.admin();
+        let log = Log::follow_everything(&env, client.clone()).await;
+        life(&env, &*client).await;
+        // What was under way comes to its end.
+        env.sleep(Duration::from_secs(30)).await;
+        let lines = log.stop().await;
+        plane.shutdown().await;
+        lines
+    })
+}
+
+/// Where two logs part, for a person.
+#[track_caller]
+fn same(one: &[String], other: &[String]) {
+    for (number, (left, right)) in one.iter().zip(other).enumerate() {
+        assert_eq!(
+            left,
+            right,
+            "the logs part at line {number} of {}",
+            one.len()
+        );
+    }
+    assert_eq!(one.len(), other.len());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    let keys = Keys::new();
+    let with_seed = |seed| SimOptions {
+        seed,
+        ..SimOptions::default()
+    };
+    let first = run(&keys, with_seed(7));
+    let has = |text: &str| first.iter().any(|line| line.contains(text));
+    assert!(
+        has("ADDED deployments")
+            && has("DELETED pods")
+            && has("\"phase\":\"Running\"")
+            && has("ADDED events")
+    );
+    same(&first, &run(&keys, with_seed(7)));
+    let other = run(&keys, with_seed(8));
+    assert_ne!(first, other);
+}
+
+#[test]
+fn the_order_of_tasks_is_the_seed_s_too() {
+    let keys = Keys::new();
+    let with_seed = |seed| SimOptions {
+        seed,
+        shuffle: true,
+        ..SimOptions::default()
+    };
+    same(&run(&keys, with_seed(11)), &run(&keys, with_seed(11)));
+}
+
+/// A rollout over a store that fails: first nothing may go wrong, then, when the store is well again, all must come right.
+fn with_faults(keys: &Keys, seed: u64) {
+    println!("seed {seed}");
+    let sim = SimEnv::with_options(SimOptions {
+        seed,
+        shuffle: true,
+        ..SimOptions::default()
+    });
+    let env = sim.env();
+    let pki = keys.pki(&env);
+    sim.block_on(async move {
+        let faults = Arc::new(Faults::none());
+        let store = Faulty::new(MemoryStore::new(env.clone()), env.clone(), faults.clone());
+        let plane = plane(&env, pki, store).await;
+        let client = plane.admin();
+        let deployments = || client.resource(&DEPLOYMENTS).namespace("default");
+
+        // Each request may fail, and what failed may have happened; the user tries again, as users do.
+        faults.begin(8);
+        until(&env, "a creation", Duration::from_secs(120), || {
+            Box::pin(async {
+                match deployments().create(&web(3, "nginx:1.27")).await {
+                    Ok(_) => Ok(true),
+                    Err(status) => Ok(status.is_already_exists()),
+                }
+            })
+        })
+        .await;
+        env.sleep(Duration::from_secs(60)).await;
+        let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "nginx:1.28"}]);
+        until(&env, "an update", Duration::from_secs(120), || {
+            Box::pin(async { Ok(deployments().patch("web", Patch::Json(patch.clone())).await.is_ok()) })
+        })
+        .await;
+        env.sleep(Duration::from_secs(60)).await;
+        assert!(faults.happened() > 20, "only {} faults", faults.happened());
+        faults.end();
+
+        until(&env, "healing", Duration::from_secs(300), || Box::pin(rolled_out(&*client, 3, "nginx:1.28"))).await;
+        plane.shutdown().await;
+    });
+}
+
+#[test]
+fn a_rollout_survives_a_failing_store() {
+    let keys = Keys::new();
+    for seed in 1..=4 {
+        with_faults(&keys, seed);
+    }
+}
