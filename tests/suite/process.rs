@@ -52,7 +52,8 @@ fn gives_up(output: &Output) -> String {
     error
 }
 
-#[tokio::test]
+// A thread for the connections, which end while the test waits for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_second_start_finds_everything_again() {
     let directory = directory();
     let server = Server::start_in(&directory, &[]);
@@ -174,7 +175,8 @@ fn what_cannot_be_is_said_in_one_line() {
     }
 }
 
-#[tokio::test]
+// A thread for the connections, which end while the test waits for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn parts_can_be_left_out() {
     let directory = directory();
     let tokens = directory.path().join("tokens.csv");
