@@ -32,7 +32,7 @@ use super::respond::{self, Wish};
 use crate::Server;
 use crate::authentication::{ImpersonationError, impersonate};
 use crate::operations::{Outcome, selected_name};
-use crate::registry::{At, Context};
+use crate::registry::{At, Context, decode_delete_options};
 
 /// How long a request may take that is no watch.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -365,12 +365,9 @@ impl HttpService {
                     None
                 } else {
                     let kind = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
-                    Some(parse(
-                        cx,
-                        &kind,
-                        negotiate::content_type(&text(headers, CONTENT_TYPE.as_str()))?,
-                        &bytes,
-                    )?)
+                    let encoding = negotiate::content_type(&text(headers, CONTENT_TYPE.as_str()))?;
+                    let body = parse(cx, &kind, encoding, &bytes)?;
+                    Some(decode_delete_options(cx, body)?)
                 };
                 let options = query.delete_options(body.as_ref())?;
                 if at.name.is_empty() {

@@ -57,6 +57,28 @@ impl Registry {
     }
 }
 
+/// Checks the body of a DELETE: options, in whatever group and version.
+pub(crate) fn decode_delete_options(cx: &mut Context, mut body: Value) -> Result<Value, Status> {
+    const OPTIONS: GroupVersionKind = GroupVersionKind::new("", "v1", "DeleteOptions");
+    // Unknown fields are let pass, as they always were.
+    cx.duplicates.clear();
+    if let Value::Object(fields) = &mut body {
+        let text = |value: Option<Value>| value.and_then(|value| Some(value.as_str()?.to_owned()));
+        let version = text(fields.remove("apiVersion")).filter(|version| !version.is_empty());
+        let kind = text(fields.get("kind").cloned()).unwrap_or_default();
+        if !kind.is_empty() && kind != OPTIONS.kind {
+            return Err(Status::bad_request(format!(
+                "no kind {} is registered for version {} in scheme \"orlop\"",
+                quote(&kind),
+                quote(version.as_deref().unwrap_or("v1"))
+            )));
+        }
+    }
+    check_kind(&OPTIONS, &mut body)?;
+    check_schema(&OPTIONS, &mut body).map_err(|message| cannot_handle(&OPTIONS, &message))?;
+    Ok(body)
+}
+
 fn cannot_handle(expected: &GroupVersionKind, why: &str) -> Status {
     let GroupVersionKind { version, kind, .. } = expected;
     Status::bad_request(format!(

@@ -104,7 +104,7 @@ pub(super) fn apply(
     .map_err(|error| refusal(&info.resource, &name, &error))
 }
 
-fn refusal(resource: &Resource, name: &str, error: &ApplyError) -> Status {
+pub(super) fn refusal(resource: &Resource, name: &str, error: &ApplyError) -> Status {
     match error {
         ApplyError::Conflicts(conflicts) => {
             let causes = conflicts

@@ -37,7 +37,7 @@ use serde_json::Value;
 
 pub(crate) use self::context::{At, Context};
 pub(crate) use self::convert::from_storage;
-pub(crate) use self::decode::{Parsed, parse_json};
+pub(crate) use self::decode::{Parsed, decode_delete_options, parse_json};
 pub(crate) use self::event_lease::EventLease;
 pub(crate) use self::managed_fields::track_unstored;
 pub(crate) use self::read::ListPage;

@@ -112,7 +112,7 @@ fn go_words(value: &Value) -> String {
     }
 }
 
-fn json_patch_refusal(error: &JsonPatchError) -> Status {
+pub(super) fn json_patch_refusal(error: &JsonPatchError) -> Status {
     match error {
         JsonPatchError::Malformed(why) => {
             Status::bad_request(format!("error decoding patch: {why}"))

@@ -226,6 +226,14 @@ impl Registry {
         let merged =
             managed_fields::apply(at.info, "", &empty, &applied, &manager, options.force, &now)?;
         let mut document = self.after_apply(cx, at, merged)?;
+        let uid = meta::text(&document, "uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(Status::conflict(&at.info.resource, &at.name, &why));
+        }
+        meta::set(&mut document, "resourceVersion", None);
         place(at, &mut document)?;
         let object = self
             .create_document(cx, at, document, options.dry_run)
@@ -311,6 +319,17 @@ impl Registry {
         if tracked {
             dedup_owner_references(cx, &mut new);
             check_name(at, &new)?;
+        }
+        if at.info.resource.plural == "pods"
+            && matches!(at.sub(), Some("resize" | "ephemeralcontainers"))
+        {
+            // Only a part of what is sent is taken, by no simple rule of fields: nobody comes to own the rest.
+            let prepare = strategy::Context {
+                now: now.clone(),
+                user: Some(cx.user.clone()),
+            };
+            strategy::prepare_for_update(&kind, &mut new, &old, at.sub(), &prepare);
+            meta::keep(&mut new, &old, "generation");
         }
         if tracked && !matches!(change, Change::Patch(Patch::Apply(_))) {
             let manager = cx.manager(&options.field_manager).to_owned();

@@ -133,3 +133,25 @@ fn a_collection_goes_as_far_as_it_is_selected() {
         assert_eq!(names(&cluster.get(&own).await.expect(200)), ["b"]);
     });
 }
+
+#[test]
+fn options_that_are_none_delete_nothing() {
+    with_cluster(26, |cluster| async move {
+        let map = config_map("c", json!({}));
+        cluster.post(CONFIG_MAPS, &map).await.expect(201);
+        let path = format!("{CONFIG_MAPS}/c");
+        for wrong in [
+            json!({"kind": "Foo", "apiVersion": "v1"}),
+            json!({"gracePeriodSeconds": "soon"}),
+            json!({"preconditions": "none"}),
+            json!([]),
+        ] {
+            let answer = cluster.delete(&path, Some(wrong)).await;
+            assert_eq!(answer.code, 400, "{}", answer.text());
+        }
+        let both = json!({"orphanDependents": true, "propagationPolicy": "Orphan"});
+        assert_eq!(cluster.delete(&path, Some(both)).await.code, 422);
+        let right = json!({"kind": "DeleteOptions", "apiVersion": "apps/v1", "gracePeriodSeconds": 0, "new": 1});
+        cluster.delete(&path, Some(right)).await.expect(200);
+    });
+}

@@ -228,3 +228,86 @@ fn who_makes_what_nothing_acts_on_is_told() {
         assert!(map.warnings().is_empty());
     });
 }
+
+#[test]
+fn a_scale_has_owners_of_its_own() {
+    with_cluster(39, |cluster| async move {
+        let sets = "/apis/apps/v1/namespaces/default/replicasets";
+        let set = json!({"metadata": {"name": "r"}, "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        }});
+        cluster
+            .post(&format!("{sets}?fieldManager=maker"), &set)
+            .await
+            .expect(201);
+        let scale = format!("{sets}/r/scale");
+        let three = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "r"}, "spec": {"replicas": 3}});
+        let path = format!("{scale}?fieldManager=s");
+        let conflict = cluster.patch(&path, APPLY, &three).await.refused(409);
+        assert!(conflict.contains("conflict with \"maker\""), "{conflict}");
+        let path = format!("{path}&force=true");
+        let scaled = cluster.patch(&path, APPLY, &three).await.expect(200);
+        assert_eq!(scaled["spec"]["replicas"], 3);
+        let parent = cluster.get(&format!("{sets}/r")).await.expect(200);
+        assert_eq!(parent["spec"]["replicas"], 3);
+        let entries = parent["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let of = |manager: &str| {
+            entries
+                .iter()
+                .find(|entry| entry["manager"] == manager)
+                .unwrap()
+        };
+        assert_eq!(of("s")["operation"], "Apply");
+        assert_eq!(of("s")["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+        assert!(
+            of("maker")["fieldsV1"]["f:spec"]
+                .get("f:replicas")
+                .is_none()
+        );
+        // Without a namespace it is that of the request; another name is refused.
+        let put = json!({"metadata": {"name": "r"}, "spec": {"replicas": 2}});
+        assert_eq!(
+            cluster.put(&scale, &put).await.expect(200)["spec"]["replicas"],
+            2
+        );
+        let other = json!({"metadata": {"name": "q"}, "spec": {"replicas": 2}});
+        assert_eq!(cluster.put(&scale, &other).await.code, 400);
+        let test = json!([{"op": "test", "path": "/spec/replicas", "value": 9}]);
+        assert_eq!(cluster.patch(&scale, JSON_PATCH, &test).await.code, 422);
+    });
+}
+
+#[test]
+fn an_applied_uid_must_be_that_of_an_object() {
+    with_cluster(40, |cluster| async move {
+        let path = format!("{CONFIG_MAPS}/u?fieldManager=m");
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "u", "uid": "abc"}});
+        let refused = cluster.patch(&path, APPLY, &map).await.refused(409);
+        assert!(refused.contains("uid mismatch: the provided object specified uid abc"));
+        assert_eq!(cluster.get(&format!("{CONFIG_MAPS}/u")).await.code, 404);
+    });
+}
+
+#[test]
+fn resizing_owns_nothing_but_resources() {
+    with_cluster(51, |cluster| async move {
+        cluster.post(PODS, &pod("p")).await.expect(201);
+        let path = format!("{PODS}/p/resize?fieldManager=resizer");
+        let change = json!({"spec": {"containers": [{"name": "c", "image": "other", "resources": {"requests": {"cpu": "1"}}}]}});
+        let answer = cluster.patch(&path, STRATEGIC, &change).await;
+        // A pod of the best-effort class cannot be given requests; with another image alone nothing changes.
+        assert_eq!(answer.code, 422, "{}", answer.text());
+        let change = json!({"spec": {"containers": [{"name": "c", "image": "other"}]}});
+        let same = cluster.patch(&path, STRATEGIC, &change).await.expect(200);
+        assert_eq!(same["spec"]["containers"][0]["image"], "i");
+        assert!(
+            !same["metadata"]["managedFields"]
+                .to_string()
+                .contains("resizer")
+        );
+    });
+}

@@ -6,11 +6,13 @@ use orlop_core::object::Object;
 use orlop_core::resource::GroupVersionKind;
 use orlop_core::status::Status;
 use orlop_merge::apply::scale::{ReplicasPaths, to_parent, to_scale};
-use orlop_merge::apply::{Managers, Path, PathElement};
+use orlop_merge::apply::{FieldManager, Managers, Path, PathElement};
 use orlop_merge::json_patch::JsonPatch;
 use orlop_merge::{merge_patch, strategic};
 use serde_json::Value;
 
+use super::super::managed_fields;
+use super::super::patch::json_patch_refusal;
 use super::super::update::{Change, Preconditions};
 use super::super::{At, Context, Registry, meta, storage_kind};
 
@@ -40,13 +42,15 @@ impl Registry {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Object, Status> {
-        let scale = Self::decode(cx, &SCALE, body, options.field_validation)?;
+        let mut scale = Self::decode(cx, &SCALE, body, options.field_validation)?;
+        super::super::create::place(at, &mut scale)?;
         let uid = Some(meta::text(&scale, "uid").to_owned()).filter(|uid| !uid.is_empty());
         let make = |_: &mut Context, _: &Value| Ok(scale.clone());
         self.write_scale(
             cx,
             at,
             &make,
+            false,
             options,
             &Preconditions {
                 uid,
@@ -65,8 +69,25 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Object, Status> {
         let validation = options.field_validation;
-        let make = |cx: &mut Context, old: &Value| patched(cx, old, patch, validation);
-        self.write_scale(cx, at, &make, options, &Preconditions::default())
+        let manager = cx.manager(&options.field_manager).to_owned();
+        let now = meta::time(self.now());
+        let make = |cx: &mut Context, old: &Value| match patch {
+            Patch::Apply(applied) => {
+                let mut applied = applied.clone();
+                Registry::check_applied(cx, &SCALE, &mut applied, validation)?;
+                super::super::create::place(at, &mut applied)?;
+                let merged = with_fields(|fields| {
+                    fields.apply(old, &applied, &manager, options.force, &now)
+                })?;
+                let merged = merged.map_err(|error| {
+                    managed_fields::refusal(&at.info.resource, &at.name, &error)
+                })?;
+                Registry::decode(cx, &SCALE, merged, FieldValidation::Ignore)
+            }
+            patch => patched(cx, old, patch, validation),
+        };
+        let applies = matches!(patch, Patch::Apply(_));
+        self.write_scale(cx, at, &make, applies, options, &Preconditions::default())
             .await
     }
 
@@ -75,6 +96,7 @@ impl Registry {
         cx: &mut Context,
         at: &At,
         make: &MakeScale<'_>,
+        applies: bool,
         options: &WriteOptions,
         preconditions: &Preconditions,
     ) -> Result<Object, Status> {
@@ -88,10 +110,6 @@ impl Registry {
             let managers = Managers::of(parent).unwrap_or_default();
             to_scale(&managers, &paths).write_to(&mut old);
             let mut new = make(cx, &old)?;
-            let errors = validation::validate_update(&SCALE, &new, &old, None);
-            if !errors.is_empty() {
-                return Err(Status::invalid("autoscaling", "Scale", &at.name, &errors));
-            }
             let name = meta::text(&new, "name");
             if !name.is_empty() && name != at.name {
                 return Err(Status::bad_request(format!(
@@ -99,10 +117,12 @@ impl Registry {
                     at.name
                 )));
             }
-            if let Some(schema) = orlop_api::schema::of(&SCALE) {
-                let fields = orlop_merge::apply::FieldManager::new(&schema, "autoscaling/v1")
-                    .subresource("scale");
-                fields.update_no_errors(&old, &mut new, &manager, &now);
+            let errors = validation::validate_update(&SCALE, &new, &old, None);
+            if !errors.is_empty() {
+                return Err(Status::invalid("autoscaling", "Scale", &at.name, &errors));
+            }
+            if !applies {
+                with_fields(|fields| fields.update_no_errors(&old, &mut new, &manager, &now))?;
             }
             let scaled = Managers::of(&new).unwrap_or_default();
             if !strategy::scale::write(&kind, parent, &new) {
@@ -118,6 +138,15 @@ impl Registry {
             .await?;
         as_object(self.scale_of(at, &parent)?)
     }
+}
+
+/// Runs a closure with the field manager of scales.
+fn with_fields<T>(then: impl FnOnce(&FieldManager<'_>) -> T) -> Result<T, Status> {
+    let schema =
+        orlop_api::schema::of(&SCALE).ok_or_else(|| Status::internal("Scale has no schema"))?;
+    Ok(then(
+        &FieldManager::new(&schema, "autoscaling/v1").subresource("scale"),
+    ))
 }
 
 /// Makes the new scale of the old one.
@@ -144,13 +173,11 @@ fn patched(
     let mut scale = old.clone();
     match patch {
         Patch::Json(operations) => {
-            let refuse =
-                |error: String| Status::bad_request(format!("error decoding patch: {error}"));
             let patch =
-                JsonPatch::from_value(operations).map_err(|error| refuse(error.to_string()))?;
+                JsonPatch::from_value(operations).map_err(|error| json_patch_refusal(&error))?;
             patch
                 .apply(&mut scale)
-                .map_err(|error| refuse(error.to_string()))?;
+                .map_err(|error| json_patch_refusal(&error))?;
         }
         Patch::Merge(patch) => merge_patch::apply(&mut scale, patch),
         Patch::Strategic(patch) => {
@@ -159,11 +186,8 @@ fn patched(
             scale = strategic::apply(&schema, &scale, patch)
                 .map_err(|error| Status::bad_request(error.to_string()))?;
         }
-        Patch::Apply(applied) => {
-            let mut applied = applied.clone();
-            Registry::check_applied(cx, &SCALE, &mut applied, validation)?;
-            merge_patch::apply(&mut scale, &applied);
-        }
+        // Applied by the book of owners; see where the patch comes in.
+        Patch::Apply(_) => return Err(Status::internal("a scale is applied with its owners")),
     }
     Registry::decode(cx, &SCALE, scale, validation)
 }
