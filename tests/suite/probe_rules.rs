@@ -1,15 +1,23 @@
 //! Rules of the API that kubectl does not show, asked byte by byte.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
-use http::Method;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use orlop::ControlPlane;
+use orlop::core::env::Env;
+use orlop::core::resource::Resource;
+use orlop::core::store::Store;
+use orlop::store::MemoryStore;
 use orlop::wire::kubeconfig::{Credentials, Token};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Raw, Server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const CONFIG_MAPS: Resource = Resource::namespaced("", "v1", "configmaps", "ConfigMap");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A server on which nothing happens by itself.
@@ -507,4 +515,91 @@ async fn answers_come_in_the_form_that_is_asked_for() {
         document.headers
     );
     assert!(document.json()["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+}
+
+/// Answers of a control plane in this process, to the administrator.
+async fn ask(plane: &ControlPlane, path: &str) -> (u16, Vec<Value>) {
+    let request = Request::get(path)
+        .body(kube::client::Body::empty())
+        .unwrap();
+    let answer = plane.kube_client().send(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let documents = serde_json::Deserializer::from_slice(&body).into_iter();
+    (status, documents.map(Result::unwrap).collect())
+}
+
+#[tokio::test]
+async fn what_history_has_lost_is_expired() {
+    let env = Env::tokio();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(env.clone()));
+    let plane = async || {
+        let builder = ControlPlane::builder()
+            .env(env.clone())
+            .shared_store(store.clone());
+        builder
+            .with_defaults()
+            .without_scheduler()
+            .without_controllers()
+            .start()
+            .await
+            .unwrap()
+    };
+    let first = plane().await;
+    let maps = first.admin();
+    let maps = maps.resource(&CONFIG_MAPS).namespace("default");
+    let mut revisions = Vec::new();
+    for name in ["a", "b", "c"] {
+        revisions.push(maps.create(&map(name)).await.unwrap().revision());
+    }
+    let (status, page) = ask(&first, &format!("{MAPS}?limit=1")).await;
+    assert_eq!((status, names(&page[0])), (200, vec!["a"]));
+    let token = page[0]["metadata"]["continue"].as_str().unwrap().to_owned();
+    let last = maps.create(&map("d")).await.unwrap().revision();
+    first.shutdown().await;
+    store.compact(last).await.unwrap();
+
+    // A server that begins now has no older history.
+    let second = plane().await;
+    let (status, page) = ask(&second, &format!("{MAPS}?limit=1&continue={token}")).await;
+    let refusal = &page[0];
+    assert_eq!((status, &refusal["reason"]), (410, &json!("Expired")));
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("The provided continue parameter is too old"),
+        "{refusal}"
+    );
+    // The token that comes with it goes on where the list was, with what is there now.
+    let token = refusal["metadata"]["continue"].as_str().unwrap();
+    let (status, page) = ask(&second, &format!("{MAPS}?limit=9&continue={token}")).await;
+    assert_eq!((status, names(&page[0])), (200, vec!["b", "c", "d"]));
+
+    let exact = format!(
+        "{MAPS}?resourceVersion={}&resourceVersionMatch=Exact",
+        revisions[0]
+    );
+    let (status, page) = ask(&second, &exact).await;
+    assert_eq!((status, &page[0]["reason"]), (410, &json!("Expired")));
+    let watch = format!(
+        "{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={}",
+        revisions[0]
+    );
+    let (status, events) = ask(&second, &watch).await;
+    assert_eq!((status, events.len()), (200, 1), "{events:?}");
+    assert_eq!(events[0]["type"], "ERROR");
+    let refusal = &events[0]["object"];
+    assert_eq!(
+        (&refusal["code"], &refusal["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("too old resource version: "),
+        "{refusal}"
+    );
+    second.shutdown().await;
 }

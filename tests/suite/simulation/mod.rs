@@ -271,7 +271,11 @@ fn with_faults(keys: &Keys, seed: u64) {
 #[test]
 fn a_rollout_survives_a_failing_store() {
     let keys = Keys::new();
-    for seed in 1..=4 {
+    // ORLOP_TEST_SEEDS asks for others: `7` to see one again, `1-100` for many.
+    let seeds = std::env::var("ORLOP_TEST_SEEDS").unwrap_or_else(|_| "1-4".to_owned());
+    let (first, last) = seeds.split_once('-').unwrap_or((&seeds, &seeds));
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    for seed in number(first)..=number(last) {
         with_faults(&keys, seed);
     }
 }
