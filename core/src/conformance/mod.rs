@@ -6,8 +6,10 @@
 mod check;
 pub mod network;
 pub mod runtime;
+pub mod scheduling;
 pub mod store;
 
 pub use self::network::{network, policy};
 pub use self::runtime::runtime;
+pub use self::scheduling::scheduling;
 pub use self::store::store;
