@@ -370,7 +370,7 @@ async fn aggregate_roles(mut aggregation: AggregationController, caches: &Caches
     }
 }
 
-/// Forgets history that is older than the interval.
+/// Forgets history that is older than the interval, and settles what writes of unknown outcome left in doubt.
 async fn compact(server: &Server) {
     let mut last = Revision::ZERO;
     loop {
@@ -383,6 +383,12 @@ async fn compact(server: &Server) {
         }
         if let Ok(revision) = server.registry.store.revision().await {
             last = revision;
+        }
+        let caches = &server.registry.caches;
+        if let Some(services) = caches.kind(&SERVICES)
+            && caches.wait_until_current().await.is_ok()
+        {
+            server.registry.services.settle(&services.list(""));
         }
     }
 }

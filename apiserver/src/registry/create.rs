@@ -96,7 +96,7 @@ impl Registry {
             request.name.clone_from(&name);
             self.validate_admission(&request).await?;
             let mut document = std::mem::take(&mut request.object);
-            let claim = self.services.claim_for_create(at.info, &mut document)?;
+            let mut claim = self.services.claim_for_create(at.info, &mut document)?;
             strategy::canonicalize(&kind, &mut document);
             for warning in strategy::warnings_on_create(&kind, &document) {
                 cx.warn(warning);
@@ -117,13 +117,14 @@ impl Registry {
                 return unstored(document, Revision::ZERO);
             }
             let key = keys::object(at.info.storage(), &at.namespace, &name);
+            claim.begin_write();
             match self.put(at.info, key, json.clone(), Revision::ZERO).await? {
                 Commit::Applied { revision, .. } => {
                     claim.keep();
                     return Object::from_stored(json, revision).map_err(Status::internal);
                 }
                 Commit::Refused { current, .. } => {
-                    drop(claim);
+                    claim.refused();
                     if generated && attempt < NAME_ATTEMPTS {
                         continue;
                     }

@@ -27,6 +27,7 @@ impl Registry {
         let errors = check_schema(expected, &mut body)
             .map_err(|message| cannot_handle(expected, &message))?;
         report(cx, errors, validation).map_err(|message| cannot_handle(expected, &message))?;
+        drop_nulls(expected, &mut body);
         defaults::apply(expected, &mut body);
         Ok(body)
     }
@@ -52,6 +53,7 @@ impl Registry {
     ) -> Result<Value, String> {
         let errors = check_schema(expected, &mut document)?;
         report(cx, errors, validation)?;
+        drop_nulls(expected, &mut document);
         defaults::apply(expected, &mut document);
         Ok(document)
     }
@@ -93,6 +95,13 @@ fn check_schema(expected: &GroupVersionKind, document: &mut Value) -> Result<Vec
         return Ok(Vec::new());
     };
     validate::prune(&schema, document).map_err(|mismatch| mismatch.to_string())
+}
+
+/// Takes a field that is null for one that is not there, as the decoder does; kept, the writer would own fields without a value.
+fn drop_nulls(expected: &GroupVersionKind, document: &mut Value) {
+    if let Some(schema) = schema::of(expected) {
+        validate::drop_null_fields(&schema, document);
+    }
 }
 
 /// Refuses unknown and repeated fields, or warns of them, as the client asked.

@@ -125,17 +125,17 @@ impl Registry {
                         .map(Some);
                 }
                 let key = keys::object(at.info.storage(), &at.namespace, &at.name);
-                match self
-                    .store
-                    .commit(Txn::delete(key, current.revision()))
-                    .await
-                    .map_err(store_status)?
-                {
+                let claim = self.services.claim_for_delete(at.info, &old);
+                let txn = Txn::delete(key, current.revision());
+                match self.store.commit(txn).await.map_err(store_status)? {
                     Commit::Applied { revision, .. } => {
-                        self.services.release(at.info, &old);
+                        claim.keep();
                         unstored(document, revision).map(Deleted::Gone).map(Some)
                     }
-                    Commit::Refused { .. } => Ok(None),
+                    Commit::Refused { .. } => {
+                        claim.refused();
+                        Ok(None)
+                    }
                 }
             }
         }

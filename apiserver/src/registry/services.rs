@@ -75,44 +75,71 @@ pub(crate) struct ServiceAllocator {
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
     ports: BTreeSet<u16>,
+    /// What writes of unknown outcome gave or took back: still taken, until a look at the Services says whose it is.
+    doubtful: Lots,
+    /// The same from before the last look: a write that is as old as that has happened, or never will.
+    doubtful_before: Lots,
 }
 
-/// What a Service was given, until its write is known to have succeeded: given back when dropped before that.
+/// Some addresses and ports.
+#[derive(Debug, Default)]
+struct Lots {
+    addresses: Vec<Ipv4Addr>,
+    ports: Vec<u16>,
+}
+
+impl Taken {
+    fn release(&mut self, lots: &Lots) {
+        for address in &lots.addresses {
+            self.addresses.remove(address);
+        }
+        for port in &lots.ports {
+            self.ports.remove(port);
+        }
+    }
+}
+
+/// What a Service was given, until its write is known to have succeeded: given back when dropped before the write began. When dropped
+/// while it goes on (the request is cancelled, the store does not answer), it is in doubt.
 #[must_use]
 pub(crate) struct Claim {
     taken: Arc<Mutex<Taken>>,
-    addresses: Vec<Ipv4Addr>,
-    ports: Vec<u16>,
+    given: Lots,
     /// What goes back when the write succeeds.
-    released: (Vec<Ipv4Addr>, Vec<u16>),
+    released: Lots,
+    writing: bool,
 }
 
 impl Claim {
+    /// The write begins: from here on, nobody knows how it ends until it has.
+    pub(super) fn begin_write(&mut self) {
+        self.writing = true;
+    }
+
+    /// The write was refused: nothing has changed.
+    pub(super) fn refused(mut self) {
+        self.writing = false;
+    }
+
     /// The write succeeded.
     pub(super) fn keep(mut self) {
-        self.addresses.clear();
-        self.ports.clear();
-        let mut taken = self.taken.lock();
-        for address in &self.released.0 {
-            taken.addresses.remove(address);
-        }
-        for port in &self.released.1 {
-            taken.ports.remove(port);
-        }
+        self.writing = false;
+        self.given = Lots::default();
+        self.taken.lock().release(&self.released);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.addresses.is_empty() && self.ports.is_empty() {
-            return;
-        }
-        let mut taken = self.taken.lock();
-        for address in &self.addresses {
-            taken.addresses.remove(address);
-        }
-        for port in &self.ports {
-            taken.ports.remove(port);
+        let given = std::mem::take(&mut self.given);
+        if self.writing {
+            let mut taken = self.taken.lock();
+            for lots in [given, std::mem::take(&mut self.released)] {
+                taken.doubtful.addresses.extend(lots.addresses);
+                taken.doubtful.ports.extend(lots.ports);
+            }
+        } else if !given.addresses.is_empty() || !given.ports.is_empty() {
+            self.taken.lock().release(&given);
         }
     }
 }
@@ -189,9 +216,9 @@ impl ServiceAllocator {
     fn empty_claim(&self) -> Claim {
         Claim {
             taken: self.taken.clone(),
-            addresses: Vec::new(),
-            ports: Vec::new(),
-            released: (Vec::new(), Vec::new()),
+            given: Lots::default(),
+            released: Lots::default(),
+            writing: false,
         }
     }
 
@@ -221,28 +248,46 @@ impl ServiceAllocator {
         }
         self.assign(service, old, &mut claim)?;
         let (now_addresses, now_ports) = (addresses_of(service), ports_of(service));
-        claim.released.0 = addresses_of(old)
+        claim.released.addresses = addresses_of(old)
             .into_iter()
             .filter(|address| !now_addresses.contains(address))
             .collect();
-        claim.released.1 = ports_of(old)
+        claim.released.ports = ports_of(old)
             .into_iter()
             .filter(|port| !now_ports.contains(port))
             .collect();
         Ok(claim)
     }
 
-    /// Takes back what a deleted Service had.
-    pub(super) fn release(&self, info: &ResourceInfo, service: &Value) {
+    /// What goes back when a Service is deleted.
+    pub(super) fn claim_for_delete(&self, info: &ResourceInfo, service: &Value) -> Claim {
+        let mut claim = self.empty_claim();
         if is_service(info) {
-            let mut taken = self.taken.lock();
-            for address in addresses_of(service) {
-                taken.addresses.remove(&address);
-            }
-            for port in ports_of(service) {
-                taken.ports.remove(&port);
-            }
+            claim.released = Lots {
+                addresses: addresses_of(service),
+                ports: ports_of(service),
+            };
         }
+        claim.begin_write();
+        claim
+    }
+
+    /// Takes back what is in doubt since before the last look and belongs to none of the Services that there are.
+    pub(crate) fn settle(&self, services: &[Object]) {
+        let mut taken = self.taken.lock();
+        let newer = std::mem::take(&mut taken.doubtful);
+        let mut lots = std::mem::replace(&mut taken.doubtful_before, newer);
+        if lots.addresses.is_empty() && lots.ports.is_empty() {
+            return;
+        }
+        let documents = services.iter().filter_map(|object| object.value().ok());
+        for service in documents {
+            let (addresses, ports) = (addresses_of(&service), ports_of(&service));
+            lots.addresses
+                .retain(|address| !addresses.contains(address));
+            lots.ports.retain(|port| !ports.contains(port));
+        }
+        taken.release(&lots);
     }
 
     fn assign(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
@@ -295,7 +340,7 @@ impl ServiceAllocator {
                     if !self.taken.lock().addresses.insert(address) {
                         return Err(refuse("provided IP is already allocated"));
                     }
-                    claim.addresses.push(address);
+                    claim.given.addresses.push(address);
                 }
                 address
             };
@@ -329,7 +374,7 @@ impl ServiceAllocator {
                     && !taken.addresses.contains(address)
             })?;
         taken.addresses.insert(address);
-        claim.addresses.push(address);
+        claim.given.addresses.push(address);
         Some(address)
     }
 
@@ -344,7 +389,7 @@ impl ServiceAllocator {
             .map(|step| first + ((start + step) % count) as u16)
             .find(|port| !taken.ports.contains(port))?;
         taken.ports.insert(port);
-        claim.ports.push(port);
+        claim.given.ports.push(port);
         Some(port)
     }
 
@@ -368,13 +413,13 @@ impl ServiceAllocator {
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
             )));
         };
-        if had.contains(&number) || claim.ports.contains(&number) {
+        if had.contains(&number) || claim.given.ports.contains(&number) {
             return Ok(());
         }
         if !self.taken.lock().ports.insert(number) {
             return Err(refuse("provided port is already allocated".to_owned()));
         }
-        claim.ports.push(number);
+        claim.given.ports.push(number);
         Ok(())
     }
 
@@ -522,6 +567,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_doubt_stays_taken_until_it_is_known_whose_it_is() {
+        let allocator = allocator();
+        let claim = |ip: &str| {
+            let (mut claim, mut one) = (allocator.empty_claim(), service(json!({"clusterIP": ip})));
+            let outcome = allocator.assign(&mut one, &Value::Null, &mut claim);
+            (claim, outcome.is_ok())
+        };
+        let (mut lost, free) = claim("10.96.0.2");
+        assert!(free);
+        lost.begin_write();
+        drop(lost);
+        let (mut written, free) = claim("10.96.0.3");
+        assert!(free);
+        written.begin_write();
+        drop(written);
+        let services = [Object::from_value(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.3"},
+        }))
+        .unwrap()];
+        allocator.settle(&services);
+        assert!(!claim("10.96.0.2").1, "its write may still be under way");
+        allocator.settle(&services);
+        assert!(claim("10.96.0.2").1);
+        assert!(!claim("10.96.0.3").1);
+        let (mut refused, _) = claim("10.96.0.4");
+        refused.begin_write();
+        refused.refused();
+        assert!(claim("10.96.0.4").1);
+    }
+
+    #[test]
     fn node_ports_are_kept_over_an_update_and_given_back() {
         let allocator = allocator();
         let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 443}]}));
@@ -535,7 +611,7 @@ mod tests {
         new["spec"]["ports"].as_array_mut().unwrap().pop();
         let mut claim = allocator.empty_claim();
         allocator.assign(&mut new, &old, &mut claim).unwrap();
-        claim.released.1 = vec![
+        claim.released.ports = vec![
             ports_of(&old)
                 .into_iter()
                 .find(|port| !ports_of(&new).contains(port))

@@ -389,16 +389,21 @@ impl Registry {
         request.object = new;
         self.validate_admission(&request).await?;
         let mut new = request.object;
-        let claim = self.services.claim_for_update(at.info, &mut new, &old)?;
+        let mut claim = self.services.claim_for_update(at.info, &mut new, &old)?;
         strategy::canonicalize(&kind, &mut new);
         for warning in strategy::warnings_on_update(&kind, &new, &old) {
             cx.warn(warning);
+        }
+        if !options.dry_run {
+            claim.begin_write();
         }
         let written = self
             .commit_change(at, new, &old, current, options.dry_run)
             .await?;
         if written.is_some() && !options.dry_run {
             claim.keep();
+        } else {
+            claim.refused();
         }
         Ok(written)
     }
@@ -424,17 +429,17 @@ impl Registry {
         let key = keys::object(at.info.storage(), &at.namespace, &at.name);
         if goes {
             // The last finalizer of an object that was to be deleted has gone: so does the object.
-            return match self
-                .store
-                .commit(Txn::delete(key, current.revision()))
-                .await
-                .map_err(store_status)?
-            {
+            let claim = self.services.claim_for_delete(at.info, old);
+            let txn = Txn::delete(key, current.revision());
+            return match self.store.commit(txn).await.map_err(store_status)? {
                 Commit::Applied { revision, .. } => {
-                    self.services.release(at.info, old);
+                    claim.keep();
                     unstored(new, revision).map(Some)
                 }
-                Commit::Refused { .. } => Ok(None),
+                Commit::Refused { .. } => {
+                    claim.refused();
+                    Ok(None)
+                }
             };
         }
         match self
