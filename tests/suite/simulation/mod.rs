@@ -225,9 +225,34 @@ fn the_order_of_tasks_is_the_seed_s_too() {
     same(&run(&keys, with_seed(11)), &run(&keys, with_seed(11)));
 }
 
+/// What is there, for who looks for what went wrong.
+async fn picture(client: &dyn Client) -> String {
+    let mut picture = String::new();
+    for resource in [&DEPLOYMENTS, &REPLICA_SETS, &PODS] {
+        let objects = client
+            .resource(resource)
+            .namespace("default")
+            .list(ListOptions::default())
+            .await
+            .unwrap();
+        for object in &objects.items {
+            let mut value = object.value().unwrap().as_ref().clone();
+            value["metadata"]["managedFields"].take();
+            picture.push_str(&format!("{} {}: {value}\n", resource.kind, object.name()));
+        }
+    }
+    picture
+}
+
 /// A rollout over a store that fails: first nothing may go wrong, then, when the store is well again, all must come right.
 fn with_faults(keys: &Keys, seed: u64) {
     println!("seed {seed}");
+    // ORLOP_LOG shows what the parts say.
+    let filter = tracing_subscriber::EnvFilter::from_env("ORLOP_LOG");
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
     let sim = SimEnv::with_options(SimOptions {
         seed,
         shuffle: true,
@@ -263,7 +288,14 @@ fn with_faults(keys: &Keys, seed: u64) {
         assert!(faults.happened() > 20, "only {} faults", faults.happened());
         faults.end();
 
-        until(&env, "healing", Duration::from_secs(300), || Box::pin(rolled_out(&*client, 3, "nginx:1.28"))).await;
+        // What failed often is tried again after 1,000 seconds at the latest, as in Kubernetes.
+        let end = env.now() + Duration::from_secs(1_100);
+        while !rolled_out(&*client, 3, "nginx:1.28").await.unwrap_or(false) {
+            if env.now() >= end {
+                panic!("it does not heal:\n{}", picture(&*client).await);
+            }
+            env.sleep(Duration::from_millis(100)).await;
+        }
         plane.shutdown().await;
     });
 }
