@@ -112,7 +112,7 @@ fn config_maps_and_secrets() {
             "v1",
             "Secret",
             json!({"metadata": {"name": "s", "namespace": "n"}, "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": "[]"}}),
+            "data": {".dockerconfigjson": "W10="}}),
         ),
         [
             "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": json: cannot unmarshal array into Go \
@@ -126,7 +126,7 @@ fn config_maps_and_secrets() {
             "ConfigMap",
             json!({"metadata": {"name": "u6", "namespace": "n"}, "data": {"a": big}})
         ),
-        [": Too long: may not be more than 1048576 bytes"]
+        ["[]: Too long: may not be more than 1048576 bytes"]
     );
 }
 
