@@ -91,7 +91,7 @@ fn choices(accept: &str) -> Vec<Choice<'_>> {
 }
 
 fn encoding(media_type: &str) -> Option<Encoding> {
-    Some(match media_type {
+    Some(match media_type.to_ascii_lowercase().as_str() {
         "application/json" | "*/*" | "application/*" => Encoding::Json,
         "application/yaml" => Encoding::Yaml,
         "application/vnd.kubernetes.protobuf" => Encoding::Protobuf,
@@ -161,13 +161,18 @@ pub(crate) fn accept_watch(header: &str) -> Result<Accepted, Status> {
     accept(&streams, false).or_else(|_| accept(&streams, true))
 }
 
+/// The media type of a header, without its parameters.
+pub(crate) fn media_type(header: &str) -> String {
+    let media_type = header.split(';').next().unwrap_or_default();
+    media_type.trim().to_ascii_lowercase()
+}
+
 /// The encoding of a request's body.
 ///
 /// # Errors
 /// 415 for one that is not known.
 pub(crate) fn content_type(header: &str) -> Result<Encoding, Status> {
-    let media_type = header.split(';').next().unwrap_or_default().trim();
-    match media_type {
+    match media_type(header).as_str() {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
@@ -219,6 +224,10 @@ mod tests {
         assert_eq!(accept_watch("application/yaml").unwrap_err().code, 406);
         let either = accept_watch("application/yaml, application/json").unwrap();
         assert_eq!(either.encoding, Encoding::Json);
+        assert_eq!(
+            content_type("Application/JSON; charset=utf-8"),
+            Ok(Encoding::Json)
+        );
         assert_eq!(accept_watch("").unwrap().encoding, Encoding::Json);
         assert_eq!(
             accept("application/yaml;q=0.5,application/json;q=0.4", false)

@@ -399,7 +399,8 @@ impl HttpService {
         body: Body,
     ) -> Result<Patch, Status> {
         let header = text(headers, CONTENT_TYPE.as_str());
-        let media_type = header.split(';').next().unwrap_or_default().trim();
+        let media_type = negotiate::media_type(&header);
+        let media_type = media_type.as_str();
         let bytes = collect(body).await?;
         let json = |cx: &mut Context| {
             let parsed = read_json(&bytes).map_err(|words| {

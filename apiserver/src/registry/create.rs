@@ -184,9 +184,8 @@ pub(super) fn place(at: &At, document: &mut Value) -> Result<(), Status> {
             ));
         }
     } else if !namespace.is_empty() {
-        return Err(Status::bad_request(
-            "namespace should not be specified for objects of a resource that belongs to the cluster".to_owned(),
-        ));
+        // What belongs to the cluster is in none, whatever is said.
+        meta::set(document, "namespace", None);
     }
     if !at.name.is_empty() && meta::text(document, "name").is_empty() {
         meta::set(document, "name", Some(at.name.clone().into()));

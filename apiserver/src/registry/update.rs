@@ -317,6 +317,9 @@ impl Registry {
         };
         let tracked = matches!(change, Change::Replace(_) | Change::Patch(_));
         if tracked {
+            if !at.info.resource.namespaced && !meta::text(&new, "namespace").is_empty() {
+                meta::set(&mut new, "namespace", None);
+            }
             dedup_owner_references(cx, &mut new);
             check_name(at, &new)?;
         }

@@ -311,3 +311,21 @@ fn resizing_owns_nothing_but_resources() {
         );
     });
 }
+
+#[test]
+fn what_belongs_to_the_cluster_is_in_no_namespace() {
+    with_cluster(52, |cluster| async move {
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        let role = json!({"metadata": {"name": "r", "namespace": "x"}, "rules": []});
+        let made = cluster.post(roles, &role).await.expect(201);
+        assert!(made["metadata"].get("namespace").is_none());
+        let put = cluster.put(&format!("{roles}/r"), &role).await.expect(200);
+        assert_eq!(revision(&put), revision(&made));
+        let map = json!({"metadata": {"name": "m", "namespace": "other"}});
+        let refused = cluster.post(CONFIG_MAPS, &map).await.refused(400);
+        assert_eq!(
+            refused,
+            "the namespace of the provided object does not match the namespace sent on the request"
+        );
+    });
+}
