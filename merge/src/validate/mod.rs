@@ -373,6 +373,41 @@ fn fill_nulls(ty: Type<'_>, value: &mut Value) {
     }
 }
 
+/// Drops the fields of structs that are null, as a decoder into typed fields does: to it null is the same as nothing. Null times stay
+/// (most are written as null when they are unset), and so do nulls in documents of no type, and in maps and lists.
+pub fn drop_null_fields<'a>(ty: impl Into<Type<'a>>, value: &mut Value) {
+    fn stays(ty: Type<'_>) -> bool {
+        match ty.kind() {
+            Kind::Struct(_) | Kind::Map(_) | Kind::List(_) => false,
+            Kind::Scalar(scalar) => scalar.format == Format::DateTime,
+            _ => true,
+        }
+    }
+    let ty = ty.into();
+    match (ty.kind(), value) {
+        (Kind::Struct(s), Value::Object(map)) => {
+            map.retain(|key, value| {
+                !value.is_null() || s.field(key).is_none_or(|field| stays(field.ty()))
+            });
+            for (key, value) in map {
+                if let Some(child) = s.child(key) {
+                    drop_null_fields(child, value);
+                }
+            }
+        }
+        (Kind::Map(m), Value::Object(map)) => {
+            map.values_mut()
+                .for_each(|value| drop_null_fields(m.value(), value));
+        }
+        (Kind::List(l), Value::Array(items)) => {
+            items
+                .iter_mut()
+                .for_each(|value| drop_null_fields(l.item(), value));
+        }
+        _ => {}
+    }
+}
+
 fn prune_at(ty: Type<'_>, value: &mut Value, at: &At<'_>, removed: &mut Vec<String>) {
     match (ty.kind(), value) {
         (Kind::Struct(s), Value::Object(map)) => {

@@ -194,3 +194,22 @@ fn null_in_a_map_or_a_list_becomes_the_zero_value() {
         json!({"data": {"a": "", "b": "x"}, "bytes": {"k": ""}, "args": ["", "y"], "parts": [{}], "name": null})
     );
 }
+
+#[test]
+fn a_null_field_is_dropped() {
+    let document = json!({"T": {"type": "object", "properties": {
+        "name": {"type": "string"},
+        "any": {},
+        "when": {"type": "string", "format": "date-time"},
+        "data": {"type": "object", "additionalProperties": {"type": "string"}},
+        "parts": {"type": "array", "items": {"type": "object", "properties": {
+            "a": {"type": "string"}, "args": {"type": "array", "items": {"type": "string"}}}}},
+    }}});
+    let schema = crate::schema::Schema::from_openapi(document.as_object().unwrap(), "T").unwrap();
+    let mut object = json!({"name": null, "any": null, "when": null, "data": null, "parts": [{"a": "x", "args": null}]});
+    drop_null_fields(&schema, &mut object);
+    assert_eq!(
+        object,
+        json!({"any": null, "when": null, "parts": [{"a": "x"}]})
+    );
+}
