@@ -145,8 +145,7 @@ impl<'a> FieldManager<'a> {
 /// Puts the managers of `live` back into `new` when the two objects differ in nothing but the times of their managers,
 /// so that a request that changes nothing writes nothing.
 pub fn keep_times_of_unchanged(live: &Value, new: &mut Value) {
-    let same = without_times(live) == without_times(new);
-    if same
+    if same_but_times(live, new)
         && let Some(managed_fields) = live
             .get("metadata")
             .and_then(|metadata| metadata.get("managedFields"))
@@ -156,16 +155,38 @@ pub fn keep_times_of_unchanged(live: &Value, new: &mut Value) {
     }
 }
 
-fn without_times(object: &Value) -> Value {
-    let mut object = object.clone();
-    let entries = object
-        .get_mut("metadata")
-        .and_then(|metadata| metadata.get_mut("managedFields"))
-        .and_then(Value::as_array_mut);
-    for entry in entries.into_iter().flatten() {
-        if let Value::Object(entry) = entry {
-            entry.remove("time");
-        }
-    }
-    object
+/// Whether two objects are the same but for `metadata.managedFields[].time`. Every write asks this, so nothing is copied.
+fn same_but_times(a: &Value, b: &Value) -> bool {
+    same_but_for(a, b, "metadata", |a, b| {
+        same_but_for(a, b, "managedFields", |a, b| match (a, b) {
+            (Value::Array(a), Value::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_without_time(a, b))
+            }
+            _ => a == b,
+        })
+    })
+}
+
+/// Whether two values are the same, with a comparison of its own for one of the fields.
+fn same_but_for(a: &Value, b: &Value, field: &str, same: impl Fn(&Value, &Value) -> bool) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return a == b;
+    };
+    a.len() == b.len()
+        && a.iter().all(|(key, a)| {
+            b.get(key)
+                .is_some_and(|b| if key == field { same(a, b) } else { a == b })
+        })
+}
+
+fn same_without_time(a: &Value, b: &Value) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return a == b;
+    };
+    let rest = |entry: &serde_json::Map<String, Value>| {
+        entry.len() - usize::from(entry.contains_key("time"))
+    };
+    rest(a) == rest(b)
+        && a.iter()
+            .all(|(key, value)| key == "time" || b.get(key) == Some(value))
 }
