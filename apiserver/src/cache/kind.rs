@@ -11,7 +11,7 @@ use orlop_core::revision::Revision;
 use orlop_core::status::Status;
 use parking_lot::RwLock;
 
-use super::selection::Selection;
+use super::selection::{Outline, Selection};
 use super::watcher::{Queue, Watcher};
 
 /// How much history a kind keeps for watchers that come back: at most so many bytes of objects, …
@@ -52,7 +52,7 @@ struct State {
     /// By `namespace/name`, or `name`; in that order.
     objects: BTreeMap<Arc<str>, Object>,
     /// The keys of pods by the node that they are on.
-    by_node: HashMap<String, BTreeSet<Arc<str>>>,
+    by_node: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     history: VecDeque<Arc<CacheEvent>>,
     history_bytes: usize,
     /// History begins after this revision.
@@ -183,12 +183,13 @@ impl KindCache {
         self.resource.group.is_empty() && self.resource.plural == "pods"
     }
 
-    fn node_of(&self, object: &Object) -> Option<String> {
+    fn node_of(&self, object: &Object) -> Option<Arc<str>> {
         if !self.indexes_nodes() {
             return None;
         }
-        let value = object.value().ok()?;
-        value.pointer("/spec/nodeName")?.as_str().map(str::to_owned)
+        let outline = object.decode::<Outline>().ok()?;
+        let node = outline.0.pointer("/spec/nodeName")?;
+        node.as_str().map(Into::into)
     }
 
     /// An object.
@@ -234,7 +235,7 @@ impl KindCache {
                 range.map(|(_, object)| object.clone()).collect()
             }
             Bucket::Node(node) => {
-                let keys = state.by_node.get(&node).into_iter().flatten();
+                let keys = state.by_node.get(node.as_str()).into_iter().flatten();
                 keys.filter_map(|key| state.objects.get(key).cloned())
                     .collect()
             }
@@ -308,7 +309,7 @@ impl KindCache {
             .into_iter()
             .map(|object| (key_of(&object), object))
             .collect();
-        let mut by_node: HashMap<String, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut by_node: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         for (key, object) in &by_key {
             if let Some(node) = self.node_of(object) {
                 by_node.entry(node).or_default().insert(key.clone());
@@ -399,7 +400,7 @@ impl State {
         }
         if let Some(to) = to {
             self.by_node
-                .entry(to.to_owned())
+                .entry(to.into())
                 .or_default()
                 .insert(key.clone());
         }
