@@ -73,7 +73,7 @@ impl Authentication {
     #[must_use]
     pub fn new(audiences: impl IntoIterator<Item = String>) -> Self {
         Self {
-            requests: vec![Arc::new(ClientCertificates)],
+            requests: vec![Arc::new(ClientCertificates::default())],
             tokens: Vec::new(),
             audiences: audiences.into_iter().collect(),
             anonymous: true,

@@ -1,12 +1,29 @@
 //! Client certificates: the subject's common name is the user, its organisations are the groups.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use async_trait::async_trait;
 use orlop_core::auth::{AuthenticationError, Authenticator, Credentials, UserInfo};
 use orlop_wire::pki::CertificateIdentity;
+use parking_lot::Mutex;
+
+/// How many certificates are remembered.
+const REMEMBERED: usize = 1_000;
 
 /// Takes the user from the client's certificate. The listener has verified the chain against the client CA.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ClientCertificates;
+///
+/// What a certificate says never changes, and a client sends many requests: so it is read once, and remembered.
+#[derive(Default)]
+pub struct ClientCertificates {
+    known: Mutex<BTreeMap<Vec<u8>, Option<UserInfo>>>,
+}
+
+impl fmt::Debug for ClientCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificates").finish_non_exhaustive()
+    }
+}
 
 #[async_trait]
 impl Authenticator for ClientCertificates {
@@ -14,10 +31,19 @@ impl Authenticator for ClientCertificates {
         &self,
         credentials: &Credentials,
     ) -> Result<Option<UserInfo>, AuthenticationError> {
-        match credentials.client_certificates.first() {
-            Some(leaf) => certificate_user(leaf),
-            None => Ok(None),
+        let Some(leaf) = credentials.client_certificates.first() else {
+            return Ok(None);
+        };
+        if let Some(user) = self.known.lock().get(leaf) {
+            return Ok(user.clone());
         }
+        let user = certificate_user(leaf)?;
+        let mut known = self.known.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(leaf.clone(), user.clone());
+        Ok(user)
     }
 }
 
