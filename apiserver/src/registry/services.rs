@@ -1,6 +1,7 @@
 //! Addresses and ports of Services: each is given to one Service at a time.
 
-use std::collections::BTreeSet;
+mod claim;
+
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use orlop_core::status::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use self::claim::{Claim, Lots, Taken};
 use super::meta;
 
 /// The addresses and ports that Services are given.
@@ -69,79 +71,6 @@ pub(crate) struct ServiceAllocator {
     env: Env,
     range: ServiceRange,
     taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    addresses: BTreeSet<Ipv4Addr>,
-    ports: BTreeSet<u16>,
-    /// What writes of unknown outcome gave or took back: still taken, until a look at the Services says whose it is.
-    doubtful: Lots,
-    /// The same from before the last look: a write that is as old as that has happened, or never will.
-    doubtful_before: Lots,
-}
-
-/// Some addresses and ports.
-#[derive(Debug, Default)]
-struct Lots {
-    addresses: Vec<Ipv4Addr>,
-    ports: Vec<u16>,
-}
-
-impl Taken {
-    fn release(&mut self, lots: &Lots) {
-        for address in &lots.addresses {
-            self.addresses.remove(address);
-        }
-        for port in &lots.ports {
-            self.ports.remove(port);
-        }
-    }
-}
-
-/// What a Service was given, until its write is known to have succeeded: given back when dropped before the write began. When dropped
-/// while it goes on (the request is cancelled, the store does not answer), it is in doubt.
-#[must_use]
-pub(crate) struct Claim {
-    taken: Arc<Mutex<Taken>>,
-    given: Lots,
-    /// What goes back when the write succeeds.
-    released: Lots,
-    writing: bool,
-}
-
-impl Claim {
-    /// The write begins: from here on, nobody knows how it ends until it has.
-    pub(super) fn begin_write(&mut self) {
-        self.writing = true;
-    }
-
-    /// The write was refused: nothing has changed.
-    pub(super) fn refused(mut self) {
-        self.writing = false;
-    }
-
-    /// The write succeeded.
-    pub(super) fn keep(mut self) {
-        self.writing = false;
-        self.given = Lots::default();
-        self.taken.lock().release(&self.released);
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let given = std::mem::take(&mut self.given);
-        if self.writing {
-            let mut taken = self.taken.lock();
-            for lots in [given, std::mem::take(&mut self.released)] {
-                taken.doubtful.addresses.extend(lots.addresses);
-                taken.doubtful.ports.extend(lots.ports);
-            }
-        } else if !given.addresses.is_empty() || !given.ports.is_empty() {
-            self.taken.lock().release(&given);
-        }
-    }
 }
 
 fn is_service(info: &ResourceInfo) -> bool {
@@ -498,132 +427,4 @@ impl ServiceAllocator {
 }
 
 #[cfg(test)]
-mod tests {
-    use orlop_core::env::SimEnv;
-
-    use super::*;
-
-    fn allocator() -> ServiceAllocator {
-        let range = ServiceRange {
-            prefix: 29,
-            node_ports: 30_000..=30_001,
-            ..ServiceRange::default()
-        };
-        ServiceAllocator::new(SimEnv::new(1).env(), range)
-    }
-
-    fn service(spec: Value) -> Value {
-        json!({"metadata": {"name": "s"}, "spec": spec})
-    }
-
-    #[test]
-    fn every_address_is_given_once_and_comes_back() {
-        let allocator = allocator();
-        let mut claims = Vec::new();
-        let mut seen = BTreeSet::new();
-        // .1 is the API server's, .0 and .7 are not given out.
-        for _ in 0..5 {
-            let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
-            allocator
-                .assign(&mut one, &Value::Null, &mut claim)
-                .unwrap();
-            assert!(seen.insert(one["spec"]["clusterIP"].to_string()));
-            claims.push(claim);
-        }
-        let (mut claim, mut one) = (allocator.empty_claim(), service(json!({})));
-        assert!(
-            allocator
-                .assign(&mut one, &Value::Null, &mut claim)
-                .is_err()
-        );
-        drop(claims.pop());
-        assert!(allocator.assign(&mut one, &Value::Null, &mut claim).is_ok());
-    }
-
-    #[test]
-    fn an_address_of_ones_own_must_be_free_and_in_the_range() {
-        let allocator = allocator();
-        let ask = |ip: &str| {
-            let mut claim = allocator.empty_claim();
-            let outcome = allocator.assign(
-                &mut service(json!({"clusterIP": ip})),
-                &Value::Null,
-                &mut claim,
-            );
-            claim.keep();
-            outcome.map_err(|status| status.message)
-        };
-        assert!(ask("10.96.0.3").is_ok());
-        assert!(
-            ask("10.96.0.3")
-                .unwrap_err()
-                .ends_with("provided IP is already allocated")
-        );
-        assert_eq!(
-            ask("192.168.1.1").unwrap_err(),
-            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"192.168.1.1\"]: failed to allocate IP 192.168.1.1: the \
-             provided network does not match the current range"
-        );
-    }
-
-    #[test]
-    fn what_is_in_doubt_stays_taken_until_it_is_known_whose_it_is() {
-        let allocator = allocator();
-        let claim = |ip: &str| {
-            let (mut claim, mut one) = (allocator.empty_claim(), service(json!({"clusterIP": ip})));
-            let outcome = allocator.assign(&mut one, &Value::Null, &mut claim);
-            (claim, outcome.is_ok())
-        };
-        let (mut lost, free) = claim("10.96.0.2");
-        assert!(free);
-        lost.begin_write();
-        drop(lost);
-        let (mut written, free) = claim("10.96.0.3");
-        assert!(free);
-        written.begin_write();
-        drop(written);
-        let services = [Object::from_value(json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.3"},
-        }))
-        .unwrap()];
-        allocator.settle(&services);
-        assert!(!claim("10.96.0.2").1, "its write may still be under way");
-        allocator.settle(&services);
-        assert!(claim("10.96.0.2").1);
-        assert!(!claim("10.96.0.3").1);
-        let (mut refused, _) = claim("10.96.0.4");
-        refused.begin_write();
-        refused.refused();
-        assert!(claim("10.96.0.4").1);
-    }
-
-    #[test]
-    fn node_ports_are_kept_over_an_update_and_given_back() {
-        let allocator = allocator();
-        let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 443}]}));
-        let mut claim = allocator.empty_claim();
-        allocator
-            .assign(&mut old, &Value::Null, &mut claim)
-            .unwrap();
-        claim.keep();
-        assert_eq!(ports_of(&old), [30_000, 30_001]);
-        let mut new = old.clone();
-        new["spec"]["ports"].as_array_mut().unwrap().pop();
-        let mut claim = allocator.empty_claim();
-        allocator.assign(&mut new, &old, &mut claim).unwrap();
-        claim.released.ports = vec![
-            ports_of(&old)
-                .into_iter()
-                .find(|port| !ports_of(&new).contains(port))
-                .unwrap(),
-        ];
-        claim.keep();
-        let mut third = service(json!({"type": "NodePort", "ports": [{"port": 1}]}));
-        let mut claim = allocator.empty_claim();
-        assert!(
-            allocator
-                .assign(&mut third, &Value::Null, &mut claim)
-                .is_ok()
-        );
-    }
-}
+mod tests;
