@@ -288,6 +288,7 @@ impl ControlPlaneBuilder {
         for controller in &self.controllers {
             identities::grant(&*admin, controller.identity(), &controller.interests()).await?;
         }
+        api.caught_up().await?;
         let mut synced = Vec::new();
         let defaults = self.defaults && !self.no_controllers;
         if defaults || !self.controllers.is_empty() {
@@ -335,6 +336,7 @@ impl ControlPlaneBuilder {
 
         if let Some(nodes) = self.nodes.filter(|nodes| nodes.count > 0) {
             sim::grant(&*admin).await?;
+            api.caught_up().await?;
             let clients = api.clone();
             let manager = ControllerManager::builder(
                 move |_| Arc::new(clients.client(sim::identity(), "kubelet")) as Arc<dyn Client>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orlop_core::admission::{AdmissionPlugin, ObjectReader};
 use orlop_core::auth::{Authenticator, Authorizer, SYSTEM_MASTERS, UserInfo};
-use orlop_core::env::{Env, TaskGroup};
+use orlop_core::env::{CancelToken, Env, TaskGroup};
 use orlop_core::resource::Resource;
 use orlop_core::revision::Revision;
 use orlop_core::status::Status;
@@ -29,6 +29,8 @@ use crate::registry::{Registry, ServiceAllocator, ServiceRange};
 /// The user that the server itself is.
 pub(crate) const SERVER: &str = "system:apiserver";
 
+/// How often the Service `kubernetes` is looked at.
+const KEEP_SERVICE_EVERY: Duration = Duration::from_secs(10);
 /// How often history is compacted; as much of it is kept.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
 
@@ -69,7 +71,8 @@ pub(crate) struct Server {
     /// Host and port at which clients reach the server.
     pub(crate) address: String,
     bootstrapped: AtomicBool,
-    stopping: AtomicBool,
+    /// Cancelled when the end is near: watches end, so that nobody waits for them.
+    pub(crate) stopping: CancelToken,
 }
 
 impl Server {
@@ -78,7 +81,7 @@ impl Server {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopping.is_cancelled()
     }
 }
 
@@ -330,7 +333,7 @@ impl Builder {
             in_flight: Arc::new(InFlight::new()),
             address: self.address,
             bootstrapped: AtomicBool::new(!self.defaults),
-            stopping: AtomicBool::new(false),
+            stopping: CancelToken::new(),
         });
         let api = ApiServer {
             server: server.clone(),
@@ -350,6 +353,16 @@ impl Builder {
                 .spawn_until_cancelled("clusterrole-aggregation", async move {
                     aggregate_roles(AggregationController::new(client, caches.clone()), &caches)
                         .await;
+                });
+            let (client, env) = (api.loopback(), server.env.clone());
+            api.tasks
+                .spawn_until_cancelled("kubernetes-service", async move {
+                    loop {
+                        env.sleep(KEEP_SERVICE_EVERY).await;
+                        if let Err(status) = bootstrap::keep_service(&client, &env, &config).await {
+                            tracing::debug!(%status, "the service kubernetes is looked at again in a moment");
+                        }
+                    }
                 });
             server.bootstrapped.store(true, Ordering::Release);
         }
@@ -447,15 +460,28 @@ impl ApiServer {
         HttpService::new(self.server.clone(), Some(user))
     }
 
+    /// Waits until all that has been written is seen by everyone: by authorizers and admission too, which read from the cache.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or the cache does not catch up.
+    pub async fn caught_up(&self) -> Result<(), Status> {
+        self.server
+            .registry
+            .caches
+            .wait_until_current()
+            .await
+            .map(drop)
+    }
+
     /// The environment that the server lives in.
     #[must_use]
     pub fn env(&self) -> &Env {
         &self.server.env
     }
 
-    /// Says that the end is near: `/readyz` fails from now on, everything else goes on.
+    /// Says that the end is near: `/readyz` fails from now on, and watches over HTTP end; everything else goes on.
     pub fn begin_shutdown(&self) {
-        self.server.stopping.store(true, Ordering::Release);
+        self.server.stopping.cancel();
     }
 
     /// Stops the server's own tasks. Requests under way are answered.

@@ -94,6 +94,14 @@ pub async fn run(client: &dyn Client, env: &Env, config: &Config) -> Result<(), 
     Ok(())
 }
 
+/// Brings back what of the Service `kubernetes` somebody took away.
+///
+/// # Errors
+/// The first read or write that failed; the next call tries again.
+pub async fn keep_service(client: &dyn Client, env: &Env, config: &Config) -> Result<(), Status> {
+    service::reconcile(&Server { client }, env, config).await
+}
+
 /// Since when the use of tokens that are kept in secrets is watched.
 async fn legacy_token_tracking(server: &Server<'_>, env: &Env) -> Result<(), Status> {
     let name = "kube-apiserver-legacy-service-account-token-tracking";

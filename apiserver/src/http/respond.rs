@@ -17,7 +17,7 @@ use orlop_api::resources::ResourceInfo;
 use orlop_api::table::IncludeObject;
 use orlop_api::{protobuf, table};
 use orlop_core::client::WatchEvent;
-use orlop_core::env::Env;
+use orlop_core::env::{Cancelled, Env};
 use orlop_core::field::quote;
 use orlop_core::object::Object;
 use orlop_core::status::Status;
@@ -388,16 +388,18 @@ fn table_of(
     ))
 }
 
-/// A watch, as a stream of frames.
+/// A watch, as a stream of frames, until the server stops.
 pub(crate) fn watch(
     info: &'static ResourceInfo,
     watch: RegistryWatch,
     wish: Wish,
     env: Env,
+    stop: Cancelled,
 ) -> Response<Body> {
     let mut first = true;
     let mut ended = false;
     let frames = watch
+        .take_until(stop)
         .take_while(move |item| {
             // An error is the last that a client reads.
             let go_on = !ended;

@@ -322,6 +322,7 @@ impl HttpService {
                 *watch,
                 wish,
                 self.server.env.clone(),
+                self.server.stopping.cancelled(),
             )),
             Outcome::Status(status) => Ok(respond::status(&status, wish.accepted.encoding)),
         }
