@@ -175,9 +175,9 @@ struct RawHead<'a> {
 }
 
 #[derive(Deserialize)]
-struct RawVersion {
-    #[serde(rename = "resourceVersion", default)]
-    resource_version: String,
+struct RawVersion<'a> {
+    #[serde(rename = "resourceVersion", borrow)]
+    resource_version: Option<&'a RawValue>,
 }
 
 impl Object {
@@ -203,12 +203,45 @@ impl Object {
     /// # Errors
     /// When the bytes are not an object with metadata.
     pub fn from_json(json: &[u8]) -> Result<Self, ObjectError> {
-        let raw: RawHead<'_> = serde_json::from_slice(json)?;
-        let version: RawVersion = serde_json::from_str(raw.metadata.get())?;
-        if version.resource_version.is_empty() && raw.metadata.get().len() > 2 {
-            return Self::from_stored(Bytes::copy_from_slice(json), Revision::ZERO);
+        match Self::from_compact(json) {
+            Some(object) => Ok(object),
+            None => Self::from_value(serde_json::from_slice(json)?),
         }
-        Self::from_value(serde_json::from_slice(json)?)
+    }
+
+    /// An object out of the bytes as they are, but for the version, which is cut out: servers write plain text without spaces.
+    /// `None` for everything else.
+    fn from_compact(json: &[u8]) -> Option<Self> {
+        const FIELD: &[u8] = b"\"resourceVersion\":";
+        let raw: RawHead<'_> = serde_json::from_slice(json).ok()?;
+        let text = raw.metadata.get();
+        let metadata: Metadata = serde_json::from_str(text).ok()?;
+        let version: RawVersion<'_> = serde_json::from_str(text).ok()?;
+        // All of them point into the same bytes.
+        let offset = |part: &str| part.as_ptr() as usize - json.as_ptr() as usize;
+        let splice = offset(text) + 1;
+        let head = Arc::new(Head {
+            api_version: raw.api_version,
+            kind: raw.kind,
+            metadata,
+        });
+        let Some(version) = version.resource_version else {
+            // Neither empty nor with a version that is null.
+            let plain = text.len() > 2 && !text.contains("\"resourceVersion\":");
+            let bytes = Bytes::copy_from_slice(json);
+            return plain.then(|| Self::assemble(head, bytes, splice, Revision::ZERO));
+        };
+        let version = version.get();
+        let revision = version.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
+        let (mut from, mut to) = (offset(version), offset(version) + version.len());
+        from = json[..from].strip_suffix(FIELD)?.len();
+        match (json.get(from.checked_sub(1)?)?, json.get(to)?) {
+            (_, b',') => to += 1,
+            (b',', _) => from -= 1,
+            _ => return None,
+        }
+        let bytes = [&json[..from], &json[to..]].concat();
+        Some(Self::assemble(head, bytes.into(), splice, revision))
     }
 
     /// An object from a JSON document, with its `resourceVersion` if it has one.
@@ -409,6 +442,40 @@ mod tests {
         );
         let again = Object::from_json(&object.json()).unwrap();
         assert_eq!(again, object);
+    }
+
+    #[test]
+    fn the_version_is_found_wherever_it_stands() {
+        for metadata in [
+            r#"{"name":"a","resourceVersion":"7","uid":"u"}"#,
+            r#"{"resourceVersion":"7","name":"a","uid":"u"}"#,
+            r#"{"name":"a","uid":"u","resourceVersion":"7"}"#,
+            r#"{"name":"a", "uid":"u", "resourceVersion": "7"}"#,
+            r#"{"name":"a","uid":"u","\u0072esourceVersion":"7"}"#,
+        ] {
+            let json = format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{metadata},"x":1}}"#);
+            let object = Object::from_json(json.as_bytes()).unwrap();
+            assert_eq!(object.revision(), Revision(7), "{metadata}");
+            let (got, stored): (Value, Value) = (
+                serde_json::from_slice(&object.json()).unwrap(),
+                serde_json::from_slice(object.stored_json()).unwrap(),
+            );
+            assert_eq!(got, serde_json::from_str::<Value>(&json).unwrap());
+            assert_eq!(stored["metadata"], json!({"name": "a", "uid": "u"}));
+        }
+        for (metadata, revision) in [
+            (r#"{"resourceVersion":"7"}"#, 7),
+            (r#"{"resourceVersion":"","name":"a"}"#, 0),
+            (r#"{"resourceVersion":null,"name":"a"}"#, 0),
+            (r#"{"resourceVersion":7,"name":"a"}"#, 0),
+            (r#"{"name":"a"}"#, 0),
+            (r"{}", 0),
+        ] {
+            let json = format!(r#"{{"metadata":{metadata}}}"#);
+            let object = Object::from_json(json.as_bytes()).unwrap();
+            assert_eq!(object.revision(), Revision(revision), "{metadata}");
+            let _: Value = serde_json::from_slice(&object.json()).unwrap();
+        }
     }
 
     #[test]

@@ -120,6 +120,23 @@ fn complete(
     if !head.api_version.is_empty() && !head.kind.is_empty() {
         return Object::from_json(json).map_err(not_decoded);
     }
+    if head.api_version.is_empty()
+        && head.kind.is_empty()
+        && let Some(rest @ [b'"', ..]) = json.strip_prefix(b"{")
+    {
+        let start = serde_json::json!({"apiVersion": api_version, "kind": kind}).to_string();
+        let mut typed = Vec::with_capacity(start.len() + json.len());
+        typed.extend_from_slice(start.trim_end_matches('}').as_bytes());
+        typed.push(b',');
+        typed.extend_from_slice(rest);
+        // Where the fields are there, but empty, they win.
+        if let Ok(object) = Object::from_json(&typed)
+            && !object.api_version().is_empty()
+            && !object.kind().is_empty()
+        {
+            return Ok(object);
+        }
+    }
     let mut value: serde_json::Value = serde_json::from_slice(json).map_err(not_decoded)?;
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), api_version.into());
