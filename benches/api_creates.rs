@@ -41,10 +41,13 @@ fn main() {
 /// Names are unique over all runs.
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
+/// Makes the body of an object by its name.
+type MakeBody = fn(&str) -> Value;
+
 fn creates(criterion: &mut Criterion) {
     let runtime = support::runtime();
     let mut group = support::group(criterion, "api_creates");
-    let kinds: [(&str, Resource, fn(&str) -> Value); 2] =
+    let kinds: [(&str, Resource, MakeBody); 2] =
         [("configmaps", CONFIG_MAPS, config_map), ("pods", PODS, pod)];
     for (name, resource, body) in kinds {
         for (way, durable) in [("https", true), ("local", true), ("local, memory", false)] {

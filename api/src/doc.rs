@@ -50,12 +50,22 @@ pub(crate) fn texts<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a
 }
 
 /// The entries of a map in key order.
-pub(crate) fn entries<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
-    get(value, key).as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value))
+pub(crate) fn entries<'a>(
+    value: &'a Value,
+    key: &str,
+) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    get(value, key)
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value))
 }
 
 /// The entries of a map of texts in key order.
-pub(crate) fn text_entries<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub(crate) fn text_entries<'a>(
+    value: &'a Value,
+    key: &str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
     entries(value, key).map(|(key, value)| (key, value.as_str().unwrap_or_default()))
 }
 
@@ -79,10 +89,14 @@ pub(crate) fn is_empty(value: &Value) -> bool {
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&NULL)))
-                && b.iter().all(|(key, value)| a.contains_key(key) || same(&NULL, value))
+            a.iter()
+                .all(|(key, value)| same(value, b.get(key).unwrap_or(&NULL)))
+                && b.iter()
+                    .all(|(key, value)| a.contains_key(key) || same(&NULL, value))
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),
         (a, b) => a == b,
     }
@@ -111,7 +125,11 @@ pub(crate) fn ensure_object<'a>(value: &'a mut Value, key: &str) -> &'a mut Valu
 
 /// The elements of a list to change.
 pub(crate) fn each_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+    value
+        .get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 /// Sets a field.

@@ -420,11 +420,9 @@ impl Workers {
                 }
                 Err(error) => {
                     // Others write and delete, too.
-                    let expected = error
-                        .status()
-                        .is_some_and(|status| {
-                            status.is_conflict() || status.is_not_found() || status.is_already_exists()
-                        });
+                    let expected = error.status().is_some_and(|status| {
+                        status.is_conflict() || status.is_not_found() || status.is_already_exists()
+                    });
                     if expected {
                         tracing::debug!(controller = %label.name, %key, %error, "will be tried again");
                     } else {
