@@ -203,6 +203,8 @@ impl Object {
     /// # Errors
     /// When the bytes are not an object with metadata.
     pub fn from_json(json: &[u8]) -> Result<Self, ObjectError> {
+        // Servers end their answers with a line feed.
+        let json = json.trim_ascii();
         match Self::from_compact(json) {
             Some(object) => Ok(object),
             None => Self::from_value(serde_json::from_slice(json)?),
