@@ -173,7 +173,7 @@ pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bench"}},
         "spec": {"containers": [{
-            "name": "app", "image": "registry.k8s.io/pause:3.10",
+            "name": "app", "image": "pause:3.10",
             "ports": [{"containerPort": 80}],
             "env": [{"name": "MODE", "value": "bench"}],
             "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}},

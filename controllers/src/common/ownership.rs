@@ -3,14 +3,26 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use orlop_core::client::Patch;
 use orlop_core::controller::{Context, ReconcileError, controller_reference};
-use orlop_core::informer::{Indexer, SharedInformer, index};
-use orlop_core::object::{Object, OwnerReference};
+use orlop_core::informer::{Indexer, Notice, SharedInformer, index};
+use orlop_core::object::{Object, ObjectKey, OwnerReference};
 use orlop_core::resource::Resource;
 use orlop_core::selector::label;
 use serde_json::json;
 
 /// The index of objects that nobody manages, by namespace.
 pub(crate) const ORPHANS: &str = "orphans";
+
+/// The key of a changed subject. What was remembered of one that went, or whose name another has now, is to be forgotten.
+pub(crate) fn subject_keys(notice: &Notice, forget: impl FnOnce(&ObjectKey)) -> Vec<ObjectKey> {
+    let key = notice.object().key();
+    let replaced = notice
+        .old()
+        .is_some_and(|old| old.uid() != notice.object().uid());
+    if replaced || matches!(notice, Notice::Deleted { .. }) {
+        forget(&key);
+    }
+    vec![key]
+}
 
 /// Adds the two indexes by which [`claim`] finds what may belong to an owner.
 pub(crate) fn index_owners(informer: &SharedInformer) {

@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::common;
 use crate::common::expectations::Expectations;
-use crate::common::ownership::{claim, index_owners};
+use crate::common::ownership::{claim, index_owners, subject_keys};
 use crate::common::resources::{JOBS, PODS};
 
 pub use self::indexes::Indexes;
@@ -170,13 +170,7 @@ impl Controller for JobController {
         let (own, pods) = (self.memory.clone(), self.memory.clone());
         Interests::new()
             .watches(JOBS, move |_, notice| {
-                let another = notice
-                    .old()
-                    .is_some_and(|old| old.uid() != notice.object().uid());
-                if another || matches!(notice, Notice::Deleted { .. }) {
-                    own.forget(&notice.object().key());
-                }
-                vec![notice.object().key()]
+                subject_keys(notice, |gone| own.forget(gone))
             })
             .watches(PODS, move |ctx, notice| observe(ctx, &pods, notice))
     }

@@ -16,7 +16,7 @@ use orlop_core::status::Status;
 
 use crate::common::batch::{BURST, slow_start};
 use crate::common::expectations::Expectations;
-use crate::common::ownership::{claim, index_owners, managed_by, owned};
+use crate::common::ownership::{claim, index_owners, managed_by, owned, subject_keys};
 use crate::common::resources::{PODS, REPLICA_SETS};
 use crate::common::{self, pods};
 
@@ -49,13 +49,7 @@ impl Controller for ReplicaSetController {
         let (own, expectations) = (self.expectations.clone(), self.expectations.clone());
         Interests::new()
             .watches(REPLICA_SETS, move |_, notice| {
-                let another = notice
-                    .old()
-                    .is_some_and(|old| old.uid() != notice.object().uid());
-                if another || matches!(notice, Notice::Deleted { .. }) {
-                    own.forget(&notice.object().key());
-                }
-                vec![notice.object().key()]
+                subject_keys(notice, |gone| own.forget(gone))
             })
             .watches(PODS, move |ctx, notice| observe(ctx, &expectations, notice))
     }
