@@ -2,7 +2,7 @@
 //! Node objects.
 //!
 //! One driver stands for any number of nodes: it registers them, renews their leases, and plays the kubelet for every pod that is
-//! bound to one of them. It is a [`Controller`](orlop_core::controller::Controller) like any other, on the clock of its environment.
+//! bound to one of them. It is a [`Controller`] like any other, on the clock of its environment.
 
 mod addresses;
 mod node;
