@@ -3,7 +3,7 @@
 //! Orlop is Kubernetes as a deck to build on. This crate holds what all its parts share and what a plug-in author compiles
 //! against: the five joints ([`store::Store`], [`scheduling`]'s plug-in traits, [`controller::Controller`],
 //! [`runtime::Runtime`] and [`network::NetworkPlugin`]), the words that they speak ([`object::Object`], [`status::Status`],
-//! [`quantity::Quantity`], [`selector`]s, [`revision::Revision`]s), the environment seam ([`env`]), and the client side of
+//! [`quantity::Quantity`], [`selector`]s, [`revision::Revision`]s), the environment seam ([`mod@env`]), and the client side of
 //! the Kubernetes API, untyped: [`client::Client`], [`informer`]s, the [`queue`], [`leader_election`] and the
 //! [`events`] recorder.
 //!

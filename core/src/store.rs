@@ -4,7 +4,7 @@
 //! commit the next [`Revision`], remembers past revisions until it is told to compact them, and tells watchers of every change in
 //! order and without a gap. Encryption, metrics and fault injection are layers: stores over a store.
 //!
-//! An implementation proves itself with the conformance suite, [`conformance::store`](crate::conformance::store).
+//! An implementation proves itself with the conformance suite, [`conformance::store`](crate::conformance::store()).
 
 use std::fmt;
 use std::ops::Bound;

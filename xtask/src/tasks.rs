@@ -77,7 +77,7 @@ pub(crate) fn ci() -> Result<(), String> {
     test()?;
     examples()?;
     run(
-        &["doc", "--workspace", "--no-deps"],
+        &["doc", "--workspace", "--no-deps", "--all-features"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     if has_cargo("deny") {

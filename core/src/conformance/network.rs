@@ -1,4 +1,4 @@
-//! The conformance suites of [`NetworkPlugin`] and [`PolicyEnforcer`].
+//! The conformance suites of [`NetworkPlugin`] and [`PolicyEnforcer`](crate::network::PolicyEnforcer).
 //!
 //! ```no_run
 //! # #[derive(Clone)] struct MyNetwork;

@@ -1,4 +1,4 @@
-//! The conformance suite of [`Store`](crate::store::Store).
+//! The conformance suite of [`Store`].
 //!
 //! ```no_run
 //! # #[derive(Debug)] struct MyStore;
