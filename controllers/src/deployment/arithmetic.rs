@@ -276,10 +276,16 @@ mod tests {
         // And down.
         assert_eq!(proportional(&[share(5), share(5)], 5, 5, 5), [2, 3]);
         assert_eq!(proportional(&[share(5), share(3)], 0, 0, 0), [0, 0]);
+        // The first can give back no more than it has.
+        assert_eq!(
+            proportional(&[share(2), share(2), share(2), share(2), share(2)], 2, 3, 3),
+            [0, 1, 1, 1, 1]
+        );
     }
 
     proptest! {
-        /// Sharing uses exactly the room there is, and makes nothing negative.
+        /// Sharing uses exactly the room there is, and makes nothing negative. Rounding up in many sets may take more than the first set can give
+        /// back; it is empty then and the sum stays above, never below: the next sync takes the rest (as upstream).
         #[test]
         fn sharing_adds_up(sizes in proptest::collection::vec(1..40i32, 1..6), size in 1..60i32, surge in 0..10i32, then in 0..5i32) {
             let before: i32 = sizes.iter().sum();
@@ -287,7 +293,8 @@ mod tests {
             let allowed = size + surge;
             let result = proportional(&shares, size, allowed, allowed);
             prop_assert!(result.iter().all(|size| *size >= 0));
-            prop_assert_eq!(result.iter().sum::<i32>(), allowed);
+            let sum = result.iter().sum::<i32>();
+            prop_assert!(sum == allowed || (sum > allowed && result[0] == 0), "{:?} for {}", result, allowed);
         }
 
         /// A rollout never asks for more than the surge allows, nor gives up more available pods than it may.
