@@ -21,6 +21,7 @@ pub mod field;
 pub mod informer;
 pub mod leader_election;
 pub mod network;
+pub mod node;
 pub mod object;
 pub mod quantity;
 pub mod queue;
