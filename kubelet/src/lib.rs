@@ -1,3 +1,30 @@
 //! The node agent.
 
+#[allow(dead_code)]
+mod blocking;
+pub mod config;
 pub mod parts;
+
+/// What every container of ours is labelled with, by upstream's names: a runtime's containers are found by them after a restart.
+pub mod labels {
+    /// The pod's name.
+    pub const POD_NAME: &str = "io.kubernetes.pod.name";
+    /// The pod's namespace.
+    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    /// The pod's uid.
+    pub const POD_UID: &str = "io.kubernetes.pod.uid";
+    /// The container's name.
+    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+    /// Annotation: a hash of the container's specification.
+    pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+    /// Annotation: how many there were before.
+    pub const CONTAINER_RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+    /// Annotation: where the termination message is, inside.
+    pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+    /// Annotation: `File` or `FallbackToLogsOnError`.
+    pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    /// Annotation: the pod's `deletionGracePeriodSeconds`, then its `terminationGracePeriodSeconds`.
+    pub const POD_TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+    /// Annotation: the container's `preStop` hook as JSON, so that it can be run when the pod is not known any more.
+    pub const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
+}
