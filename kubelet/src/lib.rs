@@ -3,6 +3,8 @@
 #[allow(dead_code)]
 mod blocking;
 pub mod config;
+pub mod downward;
+pub mod objects;
 pub mod parts;
 
 /// What every container of ours is labelled with, by upstream's names: a runtime's containers are found by them after a restart.
