@@ -6,6 +6,7 @@ pub mod config;
 pub mod downward;
 pub mod objects;
 pub mod parts;
+pub mod pod;
 
 /// What every container of ours is labelled with, by upstream's names: a runtime's containers are found by them after a restart.
 pub mod labels {
