@@ -4,6 +4,7 @@
 //! - [`listener`]: the TLS listener that puts a `tower` service on a socket, HTTP/2 and HTTP/1.1 alike;
 //! - [`kubeconfig`]: the file by which clients find and enter a cluster;
 //! - [`remote`]: [`orlop_core::client::Client`] over HTTP;
+//! - [`stream`]: many streams over one connection, for `exec`, `attach` and `port-forward`;
 //! - [`yaml`]: YAML as Kubernetes reads and writes it, to and from JSON documents;
 //! - [`body`]: the one body type that requests and answers are made of.
 
@@ -16,6 +17,7 @@ pub mod kubeconfig;
 pub mod listener;
 pub mod pki;
 pub mod remote;
+pub mod stream;
 pub mod yaml;
 
 pub use error::Error;

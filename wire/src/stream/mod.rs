@@ -1,0 +1,7 @@
+//! Streams over one connection: what `exec`, `attach` and `port-forward` speak.
+//!
+//! - [`mux`]: many streams over one cable, with bounded buffers, half-close and reset, whatever the cable's framing is;
+//! - [`spdy`]: SPDY/3.1 as Kubernetes' clients and container runtimes speak it.
+
+pub mod mux;
+pub mod spdy;
