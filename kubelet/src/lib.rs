@@ -4,9 +4,11 @@
 mod blocking;
 pub mod config;
 pub mod downward;
+pub mod hooks;
 pub mod objects;
 pub mod parts;
 pub mod pod;
+pub mod probes;
 
 /// What every container of ours is labelled with, by upstream's names: a runtime's containers are found by them after a restart.
 pub mod labels {

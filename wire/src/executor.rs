@@ -2,18 +2,21 @@
 
 use orlop_core::env::{CancelToken, Env};
 
-/// The tasks of one connection.
-#[derive(Clone)]
-pub(crate) struct ConnectionTasks {
+/// The tasks of one connection: an executor for hyper.
+#[derive(Clone, Debug)]
+pub struct ConnectionTasks {
     env: Env,
     ended: CancelToken,
 }
 
 /// Ends the tasks of a connection when it is dropped.
-pub(crate) struct EndTasks(CancelToken);
+#[derive(Debug)]
+pub struct EndTasks(CancelToken);
 
 impl ConnectionTasks {
-    pub(crate) fn new(env: &Env) -> (Self, EndTasks) {
+    /// An executor for a connection, and what ends its tasks.
+    #[must_use]
+    pub fn new(env: &Env) -> (Self, EndTasks) {
         let ended = CancelToken::new();
         (
             Self {

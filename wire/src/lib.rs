@@ -6,12 +6,13 @@
 //! - [`remote`]: [`orlop_core::client::Client`] over HTTP;
 //! - [`stream`]: many streams over one connection, for `exec`, `attach` and `port-forward`;
 //! - [`yaml`]: YAML as Kubernetes reads and writes it, to and from JSON documents;
+//! - [`executor`]: runs the tasks of an HTTP/2 connection, and ends them with it;
 //! - [`body`]: the one body type that requests and answers are made of.
 
 pub mod body;
 mod clock;
 mod error;
-mod executor;
+pub mod executor;
 mod files;
 pub mod kubeconfig;
 pub mod listener;

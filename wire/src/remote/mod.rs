@@ -29,6 +29,8 @@ mod tls;
 mod transport;
 mod watch;
 
+pub use tls::unverified as unverified_tls;
+
 use std::sync::Arc;
 use std::time::Duration;
 

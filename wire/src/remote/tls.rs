@@ -43,6 +43,23 @@ pub(super) fn config(config: &ClientConfig, env: &Env) -> Result<Arc<TlsConfig>,
     Ok(Arc::new(tls))
 }
 
+/// The TLS configuration of a client that believes every certificate, for probes of what has no name. `alpn` are the protocols that it
+/// offers, the preferred one first.
+///
+/// # Errors
+/// [`Error::Tls`].
+pub fn unverified(alpn: &[&[u8]]) -> Result<Arc<TlsConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = TlsConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    tls.resumption = rustls::client::Resumption::disabled();
+    tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(tls))
+}
+
 fn roots(config: &ClientConfig) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = &config.certificate_authority {
