@@ -2,6 +2,7 @@
 
 #[allow(dead_code)]
 mod blocking;
+pub mod cgroups;
 pub mod config;
 pub mod downward;
 pub mod hooks;
