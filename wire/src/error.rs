@@ -54,6 +54,9 @@ pub enum Error {
     /// HTTP failed on a connection.
     #[error("HTTP: {0}")]
     Http(String),
+    /// A connection did not become what was asked for.
+    #[error("upgrade: {0}")]
+    Upgrade(String),
     /// A kubeconfig cannot be used.
     #[error("invalid configuration: {0}")]
     Kubeconfig(String),

@@ -5,6 +5,7 @@
 //! - [`kubeconfig`]: the file by which clients find and enter a cluster;
 //! - [`remote`]: [`orlop_core::client::Client`] over HTTP;
 //! - [`stream`]: many streams over one connection, for `exec`, `attach` and `port-forward`;
+//! - [`upgrade`]: HTTP/1.1 connections that become something else;
 //! - [`yaml`]: YAML as Kubernetes reads and writes it, to and from JSON documents;
 //! - [`executor`]: runs the tasks of an HTTP/2 connection, and ends them with it;
 //! - [`body`]: the one body type that requests and answers are made of.
@@ -19,6 +20,7 @@ pub mod listener;
 pub mod pki;
 pub mod remote;
 pub mod stream;
+pub mod upgrade;
 pub mod yaml;
 
 pub use error::Error;

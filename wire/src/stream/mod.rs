@@ -1,7 +1,9 @@
 //! Streams over one connection: what `exec`, `attach` and `port-forward` speak.
 //!
+//! - [`io`]: a runtime's connections as something to read and write, and the other way round;
 //! - [`mux`]: many streams over one cable, with bounded buffers, half-close and reset, whatever the cable's framing is;
 //! - [`spdy`]: SPDY/3.1 as Kubernetes' clients and container runtimes speak it.
 
+pub mod io;
 pub mod mux;
 pub mod spdy;
