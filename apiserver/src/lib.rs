@@ -12,6 +12,7 @@ pub mod authorization;
 pub mod bootstrap;
 mod cache;
 mod client;
+mod connect;
 pub mod http;
 mod metrics;
 mod names;

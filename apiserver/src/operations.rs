@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::Server;
 use crate::authorization::forbidden;
+use crate::connect::is_connection;
 use crate::registry::{At, Context, ListPage, Registry, RegistryWatch, meta, track_unstored};
 use crate::reviews;
 
@@ -302,45 +303,9 @@ impl Server {
                     created: true,
                 }))
             }
-            ("pods", "log" | "exec" | "attach" | "portforward" | "proxy", _) => {
-                Err(self.connect_to_pod(at, sub).await)
-            }
-            ("nodes" | "services", "proxy", _) => Err(Status::unavailable(format!(
-                "no way to connect to {} {}: this API server was given no node connector",
-                at.info.singular, at.name
-            ))),
+            // There is nothing to give back but a stream of bytes, which is for clients that speak HTTP.
+            (_, sub, _) if is_connection(sub) => Err(Status::method_not_allowed()),
             _ => Ok(None),
-        }
-    }
-
-    /// Why a pod cannot be connected to: it is not there, it is nowhere, or its node does not answer.
-    async fn connect_to_pod(&self, at: &At, sub: &str) -> Status {
-        let pod = match self
-            .registry
-            .current(at.info, &at.namespace, &at.name)
-            .await
-        {
-            Ok(Some(pod)) => pod,
-            Ok(None) => return Status::not_found(&at.info.resource, &at.name),
-            Err(status) => return status,
-        };
-        let node = pod
-            .value()
-            .ok()
-            .and_then(|value| value.pointer("/spec/nodeName")?.as_str().map(str::to_owned));
-        let Some(node) = node.filter(|node| !node.is_empty()) else {
-            return Status::bad_request(format!("pod {} does not have a host assigned", at.name));
-        };
-        let Some(nodes) = orlop_api::resources::find("", "v1", "nodes") else {
-            return Status::internal("nodes are not served");
-        };
-        match self.registry.current(nodes, "", &node).await {
-            Ok(Some(_)) => Status::unavailable(format!(
-                "{sub} is not to be had from node {node}: this API server was given no node connector"
-            )),
-            // The resource of the request, the name of the node: what Kubernetes answers.
-            Ok(None) => Status::not_found(&at.info.resource, &node),
-            Err(status) => status,
         }
     }
 

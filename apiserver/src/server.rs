@@ -8,6 +8,7 @@ use std::time::Duration;
 use orlop_core::admission::{AdmissionPlugin, ObjectReader};
 use orlop_core::auth::{Authenticator, Authorizer, SYSTEM_MASTERS, UserInfo};
 use orlop_core::env::{CancelToken, Env, TaskGroup};
+use orlop_core::node::NodeConnector;
 use orlop_core::resource::Resource;
 use orlop_core::revision::Revision;
 use orlop_core::status::Status;
@@ -22,6 +23,7 @@ use crate::authorization::{AggregationController, Masters, NodeAuthorizer, RbacA
 use crate::bootstrap;
 use crate::cache::Caches;
 use crate::client::LocalClient;
+use crate::connect::Connections;
 use crate::http::{HttpService, InFlight};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, ServiceAllocator, ServiceRange};
@@ -68,6 +70,8 @@ pub(crate) struct Server {
     pub(crate) oidc: Option<OpenIdDiscovery>,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: Arc<InFlight>,
+    /// The ways to nodes and pods.
+    pub(crate) connections: Connections,
     /// Host and port at which clients reach the server.
     pub(crate) address: String,
     bootstrapped: AtomicBool,
@@ -94,6 +98,7 @@ pub struct Builder {
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn AdmissionPlugin>>,
+    connector: Option<Arc<dyn NodeConnector>>,
     defaults: bool,
     anonymous: bool,
     address: String,
@@ -122,6 +127,7 @@ impl Builder {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission: Vec::new(),
+            connector: None,
             defaults: false,
             anonymous: true,
             address: "127.0.0.1:6443".to_owned(),
@@ -173,6 +179,13 @@ impl Builder {
     #[must_use]
     pub fn admission(mut self, plugin: impl AdmissionPlugin) -> Self {
         self.admission.push(Arc::new(plugin));
+        self
+    }
+
+    /// The way to nodes and pods: for logs, `exec`, `attach`, `portforward` and the proxies. Without one, they answer 503.
+    #[must_use]
+    pub fn node_connector(mut self, connector: Arc<dyn NodeConnector>) -> Self {
+        self.connector = Some(connector);
         self
     }
 
@@ -309,6 +322,7 @@ impl Builder {
             services.load(&kind.list(""));
         }
         let authentication = Arc::new(authentication);
+        let stopping = CancelToken::new();
         let server = Arc::new(Server {
             env: self.env.clone(),
             registry: Registry {
@@ -331,9 +345,10 @@ impl Builder {
             oidc,
             metrics: Metrics::new(),
             in_flight: Arc::new(InFlight::new()),
+            connections: Connections::new(self.connector, &self.env, &stopping),
             address: self.address,
             bootstrapped: AtomicBool::new(!self.defaults),
-            stopping: CancelToken::new(),
+            stopping,
         });
         let api = ApiServer {
             server: server.clone(),
@@ -479,7 +494,7 @@ impl ApiServer {
         &self.server.env
     }
 
-    /// Says that the end is near: `/readyz` fails from now on, and watches over HTTP end; everything else goes on.
+    /// Says that the end is near: `/readyz` fails from now on, watches over HTTP end, and so do streams of containers and proxies; everything else goes on.
     pub fn begin_shutdown(&self) {
         self.server.stopping.cancel();
     }
@@ -487,6 +502,7 @@ impl ApiServer {
     /// Stops the server's own tasks. Requests under way are answered.
     pub async fn shutdown(&self) {
         self.begin_shutdown();
+        self.server.connections.tasks.shutdown().await;
         self.tasks.shutdown().await;
     }
 }

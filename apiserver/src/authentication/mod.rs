@@ -34,6 +34,9 @@ pub(crate) use self::service_account::quoted;
 pub use self::static_token::{StaticTokens, TokenFileError};
 pub use self::x509::{ClientCertificates, certificate_user};
 
+/// Before a bearer token (in unpadded base64 for URLs) among the protocols that a WebSocket client offers.
+pub(crate) const WEBSOCKET_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// The issuer of service account tokens where no other was chosen, as upstream's own local cluster sets it.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 

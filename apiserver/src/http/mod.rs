@@ -13,5 +13,7 @@ mod respond;
 mod service;
 
 pub(crate) use self::in_flight::InFlight;
+pub(crate) use self::path::{percent_decode, percent_encode, percent_encode_path};
+pub(crate) use self::query::Query;
 pub(crate) use self::service::Described;
 pub use self::service::HttpService;

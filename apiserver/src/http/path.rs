@@ -28,6 +28,23 @@ pub(crate) struct ResourcePath {
     pub(crate) namespaced: bool,
 }
 
+impl ResourcePath {
+    /// What follows the subresource in the path that this was taken from, with its escapes and the slash at its end.
+    pub(crate) fn raw_rest<'a>(&self, path: &'a str) -> &'a str {
+        let grouped = usize::from(!self.group.is_empty());
+        let segments =
+            5 + grouped + 2 * usize::from(self.namespaced) + usize::from(self.watch_prefix);
+        let mut at = path.len() - path.trim_start_matches('/').len();
+        for _ in 0..segments {
+            match path[at..].find('/') {
+                Some(slash) => at += slash + 1,
+                None => return "",
+            }
+        }
+        &path[at - 1..]
+    }
+}
+
 impl RequestPath {
     /// Takes a path apart. Segments are percent-decoded; a path that cannot be is none of a resource.
     pub(crate) fn parse(path: &str) -> Self {
@@ -103,9 +120,34 @@ mod percent {
         }
         String::from_utf8(out).ok()
     }
+
+    /// Encodes all bytes but those that stand for themselves anywhere in a URL, and some more.
+    fn encode_but(text: &str, more: &[u8]) -> String {
+        let mut out = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || more.contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        out
+    }
+
+    /// A text as a name or a value in a query.
+    pub(crate) fn encode(text: &str) -> String {
+        encode_but(text, b"")
+    }
+
+    /// A path, with its slashes.
+    pub(crate) fn encode_path(text: &str) -> String {
+        encode_but(text, b"/:@!$&'()*+,;=")
+    }
 }
 
-pub(crate) use percent::decode as percent_decode;
+pub(crate) use percent::{
+    decode as percent_decode, encode as percent_encode, encode_path as percent_encode_path,
+};
 
 #[cfg(test)]
 mod tests {
@@ -150,6 +192,14 @@ mod tests {
             (proxy.subresource.as_str(), proxy.rest.as_str()),
             ("proxy", "c/d")
         );
+        for (path, rest) in [
+            ("/api/v1/namespaces/a/services/b/proxy/c%2Fd/", "/c%2Fd/"),
+            ("/api/v1/namespaces/a/services/b/proxy/", "/"),
+            ("/api/v1/namespaces/a/services/b/proxy", ""),
+            ("/api/v1/nodes/n/proxy/metrics", "/metrics"),
+        ] {
+            assert_eq!(parse(path).raw_rest(path), rest);
+        }
     }
 
     #[test]

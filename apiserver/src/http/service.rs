@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
@@ -15,7 +17,7 @@ use http::{Method, Request, Response};
 use orlop_api::resources::{self, ALL_VERBS, Verb};
 use orlop_api::table::IncludeObject;
 use orlop_core::auth::{Attributes, Credentials, Scope, UserInfo};
-use orlop_core::client::{Freshness, Operation, Patch};
+use orlop_core::client::{Operation, Patch};
 use orlop_core::resource::GroupVersionKind;
 use orlop_core::revision::Revision;
 use orlop_core::status::{Status, StatusDetails, reason};
@@ -30,7 +32,8 @@ use super::path::{RequestPath, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Wish};
 use crate::Server;
-use crate::authentication::{ImpersonationError, impersonate};
+use crate::authentication::{ImpersonationError, WEBSOCKET_BEARER, impersonate};
+use crate::connect::{Asked, answer_in_memory, is_connection, needs_connection};
 use crate::operations::{Outcome, selected_name};
 use crate::registry::{At, Context, decode_delete_options};
 
@@ -85,6 +88,10 @@ impl HttpService {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if needs_connection(&request) {
+            let answer = answer_in_memory(self.clone(), &self.server, request).await;
+            return answer.unwrap_or_else(|status| respond::status(&status, Encoding::Json));
+        }
         let started = self.server.env.now();
         let method = request.method().clone();
         let audit = request.headers().get("audit-id").cloned();
@@ -102,8 +109,9 @@ impl HttpService {
     }
 
     async fn dispatch(&self, request: Request<Body>, described: &mut Described) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        let refuse = |status: &Status| respond::status(status, preferred(&parts.headers));
+        let (mut parts, body) = request.into_parts();
+        let preferred = preferred(&parts.headers);
+        let refuse = |status: &Status| respond::status(status, preferred);
         let user = match self.identify(&parts).await {
             Ok(user) => user,
             Err(Unidentified::Refused(status)) => return refuse(&status),
@@ -126,16 +134,8 @@ impl HttpService {
                     .await
             }
             RequestPath::Resource(path) => {
-                self.resource(
-                    &mut cx,
-                    &parts.method,
-                    &path,
-                    &query,
-                    &parts.headers,
-                    body,
-                    described,
-                )
-                .await
+                self.resource(&mut cx, &mut parts, &path, &query, body, described)
+                    .await
             }
         };
         let mut response = answer.unwrap_or_else(|status| refuse(&status));
@@ -166,17 +166,16 @@ impl HttpService {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // the parts of one request
     async fn resource(
         &self,
         cx: &mut Context,
-        method: &Method,
+        parts: &mut http::request::Parts,
         path: &ResourcePath,
         query: &Query,
-        headers: &HeaderMap,
         body: Body,
         described: &mut Described,
     ) -> Result<Response<Body>, Status> {
+        let method = &parts.method;
         let watch = path.watch_prefix || query.is_watch();
         let verb = verb_of(method, path, watch)?;
         described.verb = verb;
@@ -200,13 +199,15 @@ impl HttpService {
             field_selector: query.get("fieldSelector").to_owned(),
         };
         let writes = !attributes.is_read_only();
-        // Watches last; they are bounded by their connections.
-        let ticket = if verb == "watch" {
+        // What lasts is bounded by its connections.
+        let connection = is_connection(&path.subresource);
+        let lasts = verb == "watch" || connection;
+        let ticket = if lasts {
             None
         } else {
             self.server.in_flight.enter(writes)
         };
-        if ticket.is_none() && verb != "watch" {
+        if ticket.is_none() && !lasts {
             return Err(Status::too_many_requests(
                 "too many requests, please try again later",
                 1,
@@ -224,7 +225,7 @@ impl HttpService {
                 Ok(respond::page_not_found())
             };
         };
-        if method == Method::HEAD {
+        if method == Method::HEAD && !connection {
             return Err(Status::method_not_allowed());
         }
         let namespace = if info.resource.namespaced {
@@ -238,6 +239,21 @@ impl HttpService {
             name: path.name.clone(),
             subresource: path.subresource.clone(),
         };
+        if connection {
+            if info.resource.namespaced != path.namespaced {
+                return Ok(respond::page_not_found());
+            }
+            described.verb = "CONNECT";
+            let rest = path.raw_rest(parts.uri.path()).to_owned();
+            let asked = Asked {
+                parts,
+                query,
+                rest,
+                body,
+            };
+            return self.server.connect(cx, &at, asked).await;
+        }
+        let headers = &parts.headers;
         if watch && method == Method::GET && at.subresource.is_empty() {
             let accepted = negotiate::accept_watch(&accept(headers))?;
             let wish = self.wish(accepted, query, headers)?;
@@ -256,12 +272,6 @@ impl HttpService {
         let offered = offered.ok_or_else(Status::method_not_allowed)?;
         if *offered != Verb::Watch {
             self.server.check_verb(&at, *offered)?;
-        }
-        if is_connection(&at) {
-            // What is sent along is for whoever is at the other end.
-            let operation = Operation::Get(Freshness::Consistent);
-            self.server.perform(cx, &at, operation).await?;
-            return Err(Status::method_not_allowed());
         }
         let is_list = method == Method::GET && at.name.is_empty() || verb == "deletecollection";
         let accepted = negotiate::accept(&accept(headers), is_list)?;
@@ -463,14 +473,6 @@ pub(crate) struct Described {
     pub(crate) resource: String,
 }
 
-/// Whether a subresource is a way to a container, a node or a service, instead of a part of an object.
-fn is_connection(at: &At) -> bool {
-    matches!(
-        at.subresource.as_str(),
-        "exec" | "attach" | "portforward" | "proxy" | "log"
-    )
-}
-
 /// The kind of a body: the object's, or that of the subresource.
 fn body_kind(at: &At) -> GroupVersionKind {
     at.sub()
@@ -518,6 +520,8 @@ fn verb_of(method: &Method, path: &ResourcePath, watch: bool) -> Result<&'static
         Method::PATCH => "patch",
         Method::DELETE if named => "delete",
         Method::DELETE => "deletecollection",
+        // A proxy passes on what it does not know, but only for who may do anything.
+        Method::OPTIONS if path.subresource == "proxy" => "",
         _ => return Err(Status::method_not_allowed()),
     })
 }
@@ -550,7 +554,8 @@ fn credentials(parts: &http::request::Parts) -> Credentials {
         .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned())
-        .filter(|token| !token.is_empty());
+        .filter(|token| !token.is_empty())
+        .or_else(|| websocket_token(&parts.headers));
     let chain = parts
         .extensions
         .get::<PeerInfo>()
@@ -564,4 +569,19 @@ fn credentials(parts: &http::request::Parts) -> Credentials {
         bearer_token,
         client_certificates,
     }
+}
+
+/// The bearer token that a browser, which cannot set headers, hides among the protocols that it offers.
+fn websocket_token(headers: &HeaderMap) -> Option<String> {
+    if !text(headers, "upgrade").eq_ignore_ascii_case("websocket") {
+        return None;
+    }
+    let encoded = headers
+        .get_all("sec-websocket-protocol")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|protocol| protocol.trim().strip_prefix(WEBSOCKET_BEARER))?;
+    let token = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    String::from_utf8(token).ok()
 }

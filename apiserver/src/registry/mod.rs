@@ -170,6 +170,21 @@ impl Registry {
         Ok(request.object)
     }
 
+    /// Lets the plug-ins see, change and refuse the options of a connection.
+    pub(crate) async fn admit_connect(
+        &self,
+        cx: &mut Context,
+        at: &At,
+        options: Value,
+    ) -> Result<Value, Status> {
+        let connect = AdmissionOperation::Connect;
+        let mut request =
+            self.admission_request(cx, at, connect, options, Arc::new(Value::Null), false);
+        self.admit(cx, &mut request).await?;
+        self.validate_admission(&request).await?;
+        Ok(request.object)
+    }
+
     /// Lets the plug-ins look at what is about to be written.
     async fn validate_admission(&self, request: &AdmissionRequest) -> Result<(), Status> {
         for plugin in self
