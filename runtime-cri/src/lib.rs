@@ -41,6 +41,7 @@ mod known;
 mod messages;
 mod refusal;
 mod runtime;
+mod streaming;
 
 pub use self::error::CriError;
 pub use self::runtime::CriRuntime;

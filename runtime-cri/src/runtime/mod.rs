@@ -6,6 +6,7 @@ mod events;
 mod images;
 mod sandboxes;
 mod stats;
+mod streams;
 
 use std::fmt;
 use std::path::Path;
@@ -266,12 +267,28 @@ impl Runtime for CriRuntime {
         self.measure_filesystems().await
     }
 
+    async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<Process, RuntimeError> {
+        self.begin_command(id, request).await
+    }
+
     async fn exec_sync(
         &self,
         id: &ContainerId,
         command: &[String],
     ) -> Result<ExecOutput, RuntimeError> {
         self.run_command(id, command).await
+    }
+
+    async fn attach(
+        &self,
+        id: &ContainerId,
+        request: &AttachRequest,
+    ) -> Result<Process, RuntimeError> {
+        self.join_container(id, request).await
+    }
+
+    async fn port_forward(&self, id: &SandboxId, port: u16) -> Result<Connection, RuntimeError> {
+        self.reach_port(id, port).await
     }
 
     async fn container_stats(
