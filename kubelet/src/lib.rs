@@ -10,6 +10,8 @@ pub mod objects;
 pub mod parts;
 pub mod pod;
 pub mod probes;
+pub mod tokens;
+pub mod volumes;
 
 /// What every container of ours is labelled with, by upstream's names: a runtime's containers are found by them after a restart.
 pub mod labels {

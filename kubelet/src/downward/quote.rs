@@ -25,8 +25,8 @@ pub fn quote(text: &str) -> String {
             _ => {
                 let code = u32::from(c);
                 let _ = match code {
-                    ..0x80 => write!(out, "\\x{code:02x}"),
-                    ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                    0..0x80 => write!(out, "\\x{code:02x}"),
+                    0x80..0x1_0000 => write!(out, "\\u{code:04x}"),
                     _ => write!(out, "\\U{code:08x}"),
                 };
             }

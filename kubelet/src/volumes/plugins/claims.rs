@@ -1,0 +1,193 @@
+//! `persistentVolumeClaim` and `ephemeral`: volumes that outlive a pod.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Volume,
+};
+use orlop_api::typed::Api;
+use orlop_core::client::Client;
+
+use super::super::error::VolumeError;
+use super::super::plugin::{VolumePlugin, VolumeRequest};
+use super::host_path;
+use super::refused::no_plugin;
+use crate::blocking::blocking;
+use crate::parts::ReadyVolume;
+
+/// `persistentVolumeClaim`, and `ephemeral` with the claim that was made for the pod: what a claim is bound to, if that is a directory
+/// of this node (`hostPath` or `local`). It is used where it is; nothing is mounted, and nothing of it is ever removed.
+pub struct PersistentVolumes {
+    client: Arc<dyn Client>,
+}
+
+impl PersistentVolumes {
+    /// The kind, with claims and volumes from this API.
+    #[must_use]
+    pub fn new(client: Arc<dyn Client>) -> Self {
+        Self { client }
+    }
+
+    async fn bound(&self, request: &VolumeRequest<'_>) -> Result<Arc<PersistentVolume>, String> {
+        let (claim, own) = claim_of(request);
+        let claims =
+            Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), request.namespace());
+        let claim = claims
+            .get(&claim)
+            .await
+            .map_err(|error| format!("failed to fetch PVC from API server: {error}"))?;
+        let uid = claim.metadata.uid.as_deref();
+        if own && !is_owner(request, &claim) {
+            let pod = &request.pod.metadata;
+            return Err(format!(
+                "PVC {}/{} was not created for pod {}/{} (pod is not owner)",
+                request.namespace(),
+                claim.metadata.name.as_deref().unwrap_or_default(),
+                request.namespace(),
+                pod.name.as_deref().unwrap_or_default(),
+            ));
+        }
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Err("PVC is being deleted".to_owned());
+        }
+        let phase = claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if phase != Some("Bound") {
+            return Err("PVC is not bound".to_owned());
+        }
+        let name = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref());
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Err("PVC has empty pvc.Spec.VolumeName".to_owned());
+        };
+        let volumes = Api::<PersistentVolume>::all(self.client.clone());
+        let volume = volumes
+            .get(name)
+            .await
+            .map_err(|error| format!("failed to fetch PV {name} from API server: {error}"))?;
+        let bound = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
+        let Some(bound) = bound else {
+            return Err(format!(
+                "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+            ));
+        };
+        if bound.uid.as_deref() != uid {
+            return Err(format!(
+                "found PV object {name} but its pv.Spec.ClaimRef.UID {} does not point to claim.UID {}",
+                bound.uid.as_deref().unwrap_or_default(),
+                uid.unwrap_or_default(),
+            ));
+        }
+        Ok(volume)
+    }
+}
+
+/// The name of the claim of a volume, and whether it was made for the pod.
+fn claim_of(request: &VolumeRequest<'_>) -> (String, bool) {
+    match &request.volume.persistent_volume_claim {
+        Some(source) => (source.claim_name.clone(), false),
+        None => {
+            let pod = request.pod.metadata.name.as_deref().unwrap_or_default();
+            (format!("{pod}-{}", request.volume.name), true)
+        }
+    }
+}
+
+fn is_owner(request: &VolumeRequest<'_>, claim: &PersistentVolumeClaim) -> bool {
+    let uid = request.pod.metadata.uid.as_deref();
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+}
+
+#[async_trait]
+impl VolumePlugin for PersistentVolumes {
+    fn name(&self) -> &str {
+        "kubernetes.io/persistent-volume-claim"
+    }
+
+    fn handles(&self, volume: &Volume) -> bool {
+        volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+    }
+
+    async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<ReadyVolume, VolumeError> {
+        let volume = self.bound(request).await.map_err(|why| {
+            VolumeError::Unprocessable(format!(
+                "error processing PVC {}/{}: {why}",
+                request.namespace(),
+                claim_of(request).0
+            ))
+        })?;
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let Some(spec) = &volume.spec else {
+            return Err(no_plugin(&name));
+        };
+        if spec.volume_mode.as_deref() == Some("Block") {
+            return Err(VolumeError::Unprocessable(format!(
+                "volume {} has volumeMode Block, which is not supported by this node",
+                request.volume.name
+            )));
+        }
+        ready(request, &name, spec)
+            .await
+            .map_err(|error| match error {
+                VolumeError::Unprocessable(_) => error,
+                other => VolumeError::Bound {
+                    name,
+                    source: Box::new(other),
+                },
+            })
+    }
+}
+
+async fn ready(
+    request: &VolumeRequest<'_>,
+    name: &str,
+    spec: &PersistentVolumeSpec,
+) -> Result<ReadyVolume, VolumeError> {
+    let claim = request.volume.persistent_volume_claim.as_ref();
+    let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
+    if let Some(source) = &spec.host_path {
+        let kind = source.type_.clone().unwrap_or_default();
+        return host_path::ready(source.path.clone(), kind, read_only).await;
+    }
+    let Some(source) = &spec.local else {
+        return Err(no_plugin(name));
+    };
+    let path = Path::new(&source.path).to_owned();
+    let found = blocking({
+        let path = path.clone();
+        move || std::fs::metadata(path)
+    });
+    match found.await {
+        Err(_) => {
+            let why = format!("path \"{}\" does not exist", path.display());
+            return Err(VolumeError::NoMounter(why));
+        }
+        Ok(meta) if !meta.is_dir() => {
+            let why = format!("path \"{}\" is not a directory", path.display());
+            return Err(VolumeError::NoMounter(why));
+        }
+        Ok(_) => {}
+    }
+    if !read_only {
+        let policy = request.pod.spec.as_ref();
+        let policy = policy.and_then(|spec| spec.security_context.as_ref());
+        let policy = policy.and_then(|context| context.fs_group_change_policy.as_deref());
+        let only_if_needed = policy == Some("OnRootMismatch");
+        request.give_to_group(&path, false, only_if_needed).await?;
+    }
+    Ok(ReadyVolume {
+        path,
+        read_only,
+        may_create_sub_path: !read_only,
+    })
+}
