@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPHeader;
 use orlop_core::env::Env;
 use orlop_wire::executor::ConnectionTasks;
-use orlop_wire::remote::unverified_tls;
+use orlop_wire::remote::unverified_config;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
@@ -163,7 +163,7 @@ async fn exchange(env: &Env, url: &Url, headers: &HeaderMap) -> Result<Answer, G
 fn tls() -> Result<Arc<rustls::ClientConfig>, GetError> {
     static CONFIG: OnceLock<Option<Arc<rustls::ClientConfig>>> = OnceLock::new();
     CONFIG
-        .get_or_init(|| unverified_tls(&[b"h2", b"http/1.1"]).ok())
+        .get_or_init(|| unverified_config(&[b"h2", b"http/1.1"]).ok())
         .clone()
         .ok_or_else(|| GetError::Broken("tls: not available".to_owned()))
 }

@@ -29,7 +29,7 @@ mod tls;
 mod transport;
 mod watch;
 
-pub use tls::unverified as unverified_tls;
+pub use tls::unverified as unverified_config;
 
 use std::sync::Arc;
 use std::time::Duration;
