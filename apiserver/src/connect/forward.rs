@@ -24,10 +24,11 @@ use orlop_core::node::{KubeletEndpoint, NodeConnector};
 use orlop_core::status::{Status, StatusDetails, reason};
 use orlop_wire::body::Body;
 use orlop_wire::listener::PeerInfo;
+use orlop_wire::remote::connect_unverified;
+use orlop_wire::stream::io::from_connection;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::Connections;
-use super::io::Io;
 use super::target::Target;
 use crate::authentication::WEBSOCKET_BEARER;
 
@@ -99,10 +100,10 @@ async fn dial(
             Target::Kubelet(kubelet) => connector.kubelet(kubelet).await,
             Target::Port { address, .. } => connector.dial(*address).await,
         };
-        let io = Io::new(connection.map_err(|error| error.to_string())?);
+        let io = from_connection(connection.map_err(|error| error.to_string())?);
         let io: Box<dyn Duplex> = match target {
             Target::Port { address, tls: true } => {
-                let io = orlop_wire::remote::unverified_tls(io, address.ip(), env).await;
+                let io = connect_unverified(io, address.ip()).await;
                 Box::new(io.map_err(|error| error.to_string())?)
             }
             _ => Box::new(io),

@@ -6,7 +6,6 @@
 
 mod forward;
 mod in_memory;
-mod io;
 mod options;
 mod rewrite;
 mod target;

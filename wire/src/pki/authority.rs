@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SigningKey,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
@@ -258,18 +258,6 @@ impl CertificateAuthority {
     ) -> Result<KeyAndCertificate, Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        // Nothing outlives, or comes before, the authority that vouches for it.
-        let from = earlier(now, BACKDATE).max(self.identity.not_before);
-        set_validity(
-            &mut params,
-            from,
-            later(now, validity).min(self.identity.not_after),
-        );
-        params.serial_number = Some(serial_number()?);
-        params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
@@ -280,21 +268,37 @@ impl CertificateAuthority {
             Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         params.subject_alt_names = names;
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let certificate = if organizations.is_empty() {
-            certificate.pem()
-        } else {
-            let subject = der::name(organizations.iter().map(String::as_str), common_name);
-            to_pem(
-                "CERTIFICATE",
-                &self.with_subject(certificate.der(), &subject)?,
-            )
-        };
+        let subject = der::name(organizations.iter().map(String::as_str), common_name);
         Ok(KeyAndCertificate {
-            certificate,
+            certificate: self.certify(params, &subject, &key, now, validity)?,
             key: key.serialize_pem(),
         })
+    }
+
+    /// A certificate (PEM) of these parameters for a subject (an X.501 name) and the holder of a key.
+    pub(super) fn certify(
+        &self,
+        mut params: CertificateParams,
+        subject: &[u8],
+        key: &impl PublicKeyData,
+        now: Timestamp,
+        validity: Duration,
+    ) -> Result<String, Error> {
+        // Nothing outlives, or comes before, the authority that vouches for it.
+        let from = earlier(now, BACKDATE).max(self.identity.not_before);
+        set_validity(
+            &mut params,
+            from,
+            later(now, validity).min(self.identity.not_after),
+        );
+        params.serial_number = Some(serial_number()?);
+        // Replaced below. Something must stand there, to be sure of the form of what is around it.
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "");
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(key, &self.issuer)?;
+        let certificate = self.with_subject(certificate.der(), subject)?;
+        Ok(to_pem("CERTIFICATE", &certificate))
     }
 
     /// The same certificate with another subject, signed anew. `rcgen` holds one organization at most, and groups are many.
@@ -361,7 +365,7 @@ fn verify(public_key: &[u8], certificate: &x509_parser::certificate::X509Certifi
 }
 
 /// PEM with lines of 64 characters.
-fn to_pem(label: &str, der: &[u8]) -> String {
+pub(super) fn to_pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----\n");

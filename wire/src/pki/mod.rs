@@ -20,6 +20,7 @@ mod cluster;
 mod der;
 mod identity;
 mod keys;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +28,4 @@ pub use authority::{CertificateAuthority, SubjectName};
 pub use cluster::{ClusterPki, ClusterPkiOptions, files};
 pub use identity::{CertificateIdentity, ClientVerifier};
 pub use keys::{KeyAndCertificate, SigningKeyPair, certificates_from_pem, private_key_from_pem};
+pub use request::CertificateRequest;

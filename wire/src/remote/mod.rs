@@ -48,7 +48,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 
 use self::target::{Call, Expect};
-pub use self::tls::unverified_tls;
+pub use self::tls::connect_unverified;
 use self::transport::{Failure, Transport};
 use crate::Error;
 use crate::body::Body;

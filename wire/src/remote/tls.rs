@@ -131,24 +131,16 @@ impl ServerCertVerifier for Anybody {
 ///
 /// # Errors
 /// When the other side does not speak TLS.
-pub async fn unverified_tls<IO>(
+pub async fn connect_unverified<IO>(
     io: IO,
     host: std::net::IpAddr,
-    env: &Env,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<IO>>
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = TlsConfig::builder_with_details(provider.clone(), Arc::new(Clock(env.clone())))
-        .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let tls = unverified(&[b"http/1.1"]).map_err(std::io::Error::other)?;
     let name = ServerName::IpAddress(host.into());
-    tokio_rustls::TlsConnector::from(Arc::new(tls))
+    tokio_rustls::TlsConnector::from(tls)
         .connect(name, io)
         .await
 }
