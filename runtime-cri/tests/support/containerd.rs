@@ -136,6 +136,11 @@ impl Containerd {
         self.dir.join("c.sock").display().to_string()
     }
 
+    /// The directory that it lives in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What its images come from.
     pub fn registry(&self) -> &Registry {
         &self.registry
