@@ -103,11 +103,7 @@ async fn dial(
         let io = from_connection(connection.map_err(|error| error.to_string())?);
         let io: Box<dyn Duplex> = match target {
             Target::Port { address, tls: true } => {
-<<<<<<< Updated upstream
                 let io = connect_unverified(io, address.ip()).await;
-=======
-                let io = orlop_wire::remote::unverified_handshake(io, address.ip(), env).await;
->>>>>>> Stashed changes
                 Box::new(io.map_err(|error| error.to_string())?)
             }
             _ => Box::new(io),

@@ -48,11 +48,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 
 use self::target::{Call, Expect};
-<<<<<<< Updated upstream
 pub use self::tls::connect_unverified;
-=======
-pub use self::tls::unverified_handshake;
->>>>>>> Stashed changes
 use self::transport::{Failure, Transport};
 use crate::Error;
 use crate::body::Body;

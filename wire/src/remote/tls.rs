@@ -131,11 +131,7 @@ impl ServerCertVerifier for Anybody {
 ///
 /// # Errors
 /// When the other side does not speak TLS.
-<<<<<<< Updated upstream
 pub async fn connect_unverified<IO>(
-=======
-pub async fn unverified_handshake<IO>(
->>>>>>> Stashed changes
     io: IO,
     host: std::net::IpAddr,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<IO>>
