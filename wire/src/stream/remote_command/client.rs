@@ -101,7 +101,7 @@ fn unavailable(error: io::Error) -> RuntimeError {
     RuntimeError::Unavailable(error.to_string())
 }
 
-pub(super) fn sink(half: SendHalf) -> ByteSink {
+pub(crate) fn sink(half: SendHalf) -> ByteSink {
     Box::pin(SinkExt::<Bytes>::sink_map_err(half, from_io))
 }
 

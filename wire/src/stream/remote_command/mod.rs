@@ -21,5 +21,6 @@ mod status;
 mod tests;
 
 pub use self::client::client;
+pub(crate) use self::client::sink as byte_sink_of;
 pub use self::protocol::{Protocol, SPDY_PROTOCOLS, Streams, WEBSOCKET_PROTOCOLS};
 pub use self::server::{Session, accept, serve};
