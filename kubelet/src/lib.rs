@@ -4,8 +4,10 @@
 mod blocking;
 pub mod cgroups;
 pub mod config;
+pub mod container;
 pub mod downward;
 pub mod hooks;
+pub mod images;
 pub mod objects;
 pub mod parts;
 pub mod pod;

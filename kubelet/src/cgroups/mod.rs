@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 pub use self::hierarchy::{Hierarchies, Hierarchy};
 pub use self::limits::{Limits, NodeLimits, cpu_quota, cpu_shares, cpu_weight, page_size_name};
+pub(crate) use self::limits::{memory_of_machine, page_sizes};
 pub use self::manager::CgroupManager;
 pub use self::pod_resources::{Amounts, container_limits, container_requests, limits, requests};
 pub use self::qos::QosClass;
