@@ -43,7 +43,7 @@ pub(crate) fn refusal<C: Call>(status: Status, about: About<'_>) -> RuntimeError
 
 fn meaning(status: &Status, about: About<'_>) -> RuntimeError {
     let text = status.message();
-    if is_broken_connection(status) {
+    if is_broken_connection(status) || text == STARTING {
         return RuntimeError::Unavailable(chain(status));
     }
     if text.contains("no space left on device") {
@@ -87,6 +87,9 @@ fn meaning(status: &Status, about: About<'_>) -> RuntimeError {
         _ => RuntimeError::Failed(text),
     }
 }
+
+/// What containerd says between listening and knowing its containers again.
+const STARTING: &str = "server is not initialized yet";
 
 /// Texts of engines that do not use the code for it. A program that is missing in an image is "not found", too, so these are narrow.
 const NOT_FOUND: &[&str] = &[
@@ -279,7 +282,8 @@ mod tests {
                 "{text}"
             );
         }
-        let kinds: &[(Code, &str, About<'_>, fn(&RuntimeError) -> bool)] = &[
+        type IsMeant = fn(&RuntimeError) -> bool;
+        let kinds: &[(Code, &str, About<'_>, IsMeant)] = &[
             (
                 Code::Unknown,
                 "failed to reserve sandbox name \"web_default_1_0\": name \"web_default_1_0\" is reserved for \"5a\"",
@@ -332,6 +336,12 @@ mod tests {
                 Code::Unavailable,
                 "the engine is starting",
                 About::Engine,
+                |e| matches!(e, RuntimeError::Unavailable(_)),
+            ),
+            (
+                Code::Unknown,
+                "server is not initialized yet",
+                About::Container("c1"),
                 |e| matches!(e, RuntimeError::Unavailable(_)),
             ),
         ];

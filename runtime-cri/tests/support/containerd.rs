@@ -118,10 +118,18 @@ impl Containerd {
                 { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
             ],
         });
+        let hosts = dir.join("certs.d").join(registry::HOST);
+        fs::create_dir_all(&hosts).expect("a directory");
+        // The registry is the image's host itself, and no mirror: nobody else is asked when it refuses.
+        let address = format!("http://{}", registry.address());
+        let server = format!(
+            "server = \"{address}\"\n[host.\"{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
+        fs::write(hosts.join("hosts.toml"), server).expect("a file");
         let networks = dir.join("net.d");
         fs::create_dir(&networks).expect("a directory");
         fs::write(networks.join("10-pods.conflist"), conflist.to_string()).expect("a file");
-        fs::write(dir.join("containerd.toml"), config(dir, &registry)).expect("a file");
+        fs::write(dir.join("containerd.toml"), config(dir)).expect("a file");
         let mut containerd = Self {
             dir: dir.to_owned(),
             process: None,
@@ -235,9 +243,8 @@ fn add_images(registry: &Registry) {
     );
 }
 
-fn config(dir: &Path, registry: &Registry) -> String {
+fn config(dir: &Path) -> String {
     let (dir, cni) = (dir.display(), cni().expect("plug-ins of CNI"));
-    let (host, address) = (registry::HOST, registry.address());
     format!(
         r#"
 version = 2
@@ -259,8 +266,8 @@ disabled_plugins = [
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{dir}/net.d"
-  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."{host}"]
-    endpoint = ["http://{address}"]
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{dir}/certs.d"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]

@@ -221,11 +221,18 @@ async fn ports_are_forwarded(c: &Context) -> Checked {
         return Ok(());
     };
     if let Some(port) = c.subject.echo {
-        let mut connection = c.runtime().port_forward(&sandbox, port).await?;
-        let ping = Bytes::from("ping");
-        c.within("a write", connection.send.send(ping)).await??;
         let answer = c
-            .within("an answer", read(&mut connection.receive, 4))
+            .within("an answer", async {
+                loop {
+                    match ping(c, &sandbox, port).await {
+                        // A program that has just been started may not listen yet.
+                        Err(RuntimeError::Refused(_)) => {
+                            c.subject.env.sleep(Duration::from_millis(50)).await;
+                        }
+                        answer => return answer,
+                    }
+                }
+            })
             .await??;
         same(answer, b"ping".to_vec(), "what came back")?;
         c.runtime().stop_sandbox(&sandbox).await?;
@@ -238,6 +245,20 @@ async fn ports_are_forwarded(c: &Context) -> Checked {
         RuntimeError::is_not_found,
         "a port of an unknown sandbox",
     )
+}
+
+/// Sends `ping` to a port and returns as much of the answer.
+async fn ping(c: &Context, sandbox: &SandboxId, port: u16) -> Result<Vec<u8>, RuntimeError> {
+    let mut connection = c.runtime().port_forward(sandbox, port).await?;
+    connection.send.send(Bytes::from("ping")).await?;
+    let mut answer = Vec::new();
+    while answer.len() < 4 {
+        match connection.receive.next().await {
+            Some(bytes) => answer.extend_from_slice(&bytes?),
+            None => break,
+        }
+    }
+    Ok(answer)
 }
 
 /// Reads so many bytes, in as many chunks as they come.
