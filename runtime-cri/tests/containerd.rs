@@ -590,6 +590,13 @@ fn limits_and_uses_are_told() {
             stats[0]
         );
         assert_eq!(stats[0].metadata.name, "limits");
+        for container in &stats[0].containers {
+            let left = container
+                .memory
+                .as_ref()
+                .and_then(|memory| memory.available);
+            assert_eq!(left.is_some(), container.id == id, "{container:?}");
+        }
         // In the host's network, and with process ids of its own.
         let mut config = SandboxConfig::new("default", "host", "uid-host");
         config.hostname.clear();
@@ -605,7 +612,7 @@ fn limits_and_uses_are_told() {
         assert!(node.sh(&init, "ip link").await.contains("cni0"));
         assert_eq!(
             node.sh(&init, "cat /proc/1/cmdline").await,
-            "sleep\0100000\0"
+            "sleep\u{0}100000\u{0}"
         );
         for sandbox in [sandbox, host] {
             node.runtime.remove_sandbox(&sandbox).await.unwrap();

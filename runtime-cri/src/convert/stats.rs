@@ -28,7 +28,11 @@ pub(crate) fn container_stats(said: cri::ContainerStats) -> ContainerStats {
                 usage: value(swap.swap_usage_bytes)?,
             })
         }),
-        writable_layer: said.writable_layer.map(filesystem),
+        // containerd measures layers now and then; until then it tells of one that is empty.
+        writable_layer: said
+            .writable_layer
+            .filter(|layer| layer.timestamp > 0)
+            .map(filesystem),
         io_pressure: said.io.and_then(|io| io.psi).map(pressure),
     }
 }
@@ -128,7 +132,8 @@ fn memory(said: cri::MemoryUsage) -> Option<MemoryUsage> {
     Some(MemoryUsage {
         at: moment(said.timestamp)?,
         working_set: value(said.working_set_bytes)?,
-        available: value(said.available_bytes),
+        // Zero is what containerd says where there is no limit.
+        available: value(said.available_bytes).filter(|left| *left > 0),
         usage: value(said.usage_bytes),
         rss: value(said.rss_bytes),
         page_faults: value(said.page_faults),

@@ -317,3 +317,6 @@ impl Runtime for CriRuntime {
         self.ask_cgroup_driver().await
     }
 }
+
+#[cfg(test)]
+mod tests;
