@@ -23,6 +23,9 @@ pub type Wake = Arc<dyn Fn(&str) + Send + Sync>;
 /// How long a read waits for a watch that has just begun before it asks the API itself: upstream's limit for the same wait.
 const SYNC_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long the API may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long nobody may read an object before its watch is ended: five times the period in which every pod is looked at, as upstream.
 /// What a volume shows is read in each of these periods, so it stays watched; what only an environment names is not.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
@@ -240,7 +243,12 @@ impl Inner {
     async fn ask(&self, object: &ObjectRef) -> Result<Option<Object>, Status> {
         let objects = self.client.resource(&object.kind.resource());
         let objects = objects.namespace(&object.namespace);
-        objects.find(&object.name).await
+        let asked = self.env.timeout(ANSWER_LIMIT, objects.find(&object.name));
+        asked.await.unwrap_or_else(|_| {
+            let what = object.kind.resource().plural;
+            let message = format!("no answer about {what} {:?} in time", object.name);
+            Err(Status::timeout(message, 1))
+        })
     }
 
     /// The watch of an object, begun if need be, or the object if it never changes; `None` if no pod names it.

@@ -25,6 +25,9 @@ const SERVICE_ACCOUNTS: Resource =
 /// The longest that a token is used, whatever its lifetime: upstream's limit.
 const LONGEST_USE: SignedDuration = SignedDuration::from_hours(24);
 
+/// How long the API may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// By how much renewals are spread.
 const JITTER: Duration = Duration::from_secs(10);
 
@@ -175,9 +178,10 @@ impl TokenManager {
         });
         let accounts = self.0.client.resource(&SERVICE_ACCOUNTS);
         let accounts = accounts.namespace(&request.namespace);
-        let answer = accounts
-            .create_subresource(&request.service_account, "token", &body)
-            .await?;
+        let asked = accounts.create_subresource(&request.service_account, "token", &body);
+        let asked = self.0.env.timeout(ANSWER_LIMIT, asked).await;
+        let answer =
+            asked.map_err(|_| Status::timeout("no answer to a TokenRequest in time", 1))??;
         let unusable = || Status::internal("the answer to a TokenRequest has no token");
         let Answer::Object(answer) = answer else {
             return Err(unusable());

@@ -16,12 +16,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{
     DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink,
 };
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::error::{Tried, VolumeError};
 
@@ -54,6 +56,23 @@ impl std::fmt::Debug for Projection {
 /// The files of a volume by their paths in it.
 pub type Payload = BTreeMap<String, Projection>;
 
+/// Held while a volume is written, by its directory: a caller that was given up may still be at work when the next one begins. Few
+/// enough to be there always, and enough that volumes seldom wait for each other.
+static AT_WORK: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
+
+fn lock_of(dir: &Path) -> &'static Mutex<()> {
+    let bytes = dir.as_os_str().as_bytes().iter();
+    let sum = bytes.fold(0usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
+    });
+    &AT_WORK[sum % AT_WORK.len()]
+}
+
+/// Whether a volume shows something.
+pub(super) fn has_data(dir: &Path) -> bool {
+    dir.join(DATA).is_dir()
+}
+
 /// Makes the files of a volume those of `payload`, all at the same moment, and says whether anything had to be done. `group` can read
 /// them all. `stamp` is a name that no earlier call used, without the leading dots.
 ///
@@ -70,6 +89,7 @@ pub(super) fn write(
     for path in payload.keys() {
         check(path)?;
     }
+    let _at_work = lock_of(dir).lock();
     let old = match std::fs::read_link(dir.join(DATA)) {
         Ok(old) => Some(dir.join(old)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -6,6 +6,7 @@ use std::path::Path;
 use orlop_core::status::Status;
 
 use crate::downward::DownwardError;
+use crate::parts::ReadyVolume;
 use crate::tokens::TokenError;
 
 /// Why a volume cannot be made ready, or removed.
@@ -18,6 +19,15 @@ pub enum VolumeError {
     /// No volume can be made of what the pod says, at all: what upstream finds out before it mounts anything.
     #[error("{0}")]
     Unprocessable(String),
+    /// The volume is ready, but could not be brought up to date: it shows what it showed before. The pod goes on; the failure is
+    /// [reported](super::VolumeManager::on_outdated).
+    #[error("{source}")]
+    Outdated {
+        /// The volume as it is.
+        ready: ReadyVolume,
+        /// Why it is not up to date.
+        source: Box<VolumeError>,
+    },
     /// What a claim is bound to is not there.
     #[error("{0}")]
     NoMounter(String),
@@ -66,6 +76,7 @@ impl VolumeError {
                 )
             }
             Self::Bound { name, source } => source.message(name),
+            Self::Outdated { source, .. } => source.message(volume),
             other => format!("MountVolume.SetUp failed for volume \"{volume}\" : {other}"),
         }
     }

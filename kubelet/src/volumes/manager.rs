@@ -34,7 +34,12 @@ const OWN_DIR: u32 = 0o750;
 /// How often, and how long after the first time, a mount that is in use is tried again; twice as long each time. Then the worker of
 /// the pod tries later.
 const BUSY_TRIES: u32 = 4;
+/// How many mounts over each other are ended at a time.
+const UNMOUNT_ROUNDS: usize = 100;
 const BUSY_WAIT: Duration = Duration::from_millis(100);
+
+/// Called with a pod and why one of its volumes could not be brought up to date.
+type Outdated = Arc<dyn Fn(&Arc<Pod>, &PartError) + Send + Sync>;
 
 /// [`Volumes`] by a list of plug-ins.
 pub struct VolumeManager {
@@ -43,6 +48,7 @@ pub struct VolumeManager {
     mounter: Arc<dyn Mounter>,
     plugins: Vec<Box<dyn VolumePlugin>>,
     contents: Option<Contents>,
+    outdated: Option<Outdated>,
     recursive_read_only: AtomicBool,
 }
 
@@ -68,6 +74,7 @@ impl VolumeManager {
             mounter: Arc::new(HostMounter::default()),
             plugins: Vec::new(),
             contents: None,
+            outdated: None,
             recursive_read_only: AtomicBool::new(false),
         }
     }
@@ -105,6 +112,17 @@ impl VolumeManager {
             .plugin(DownwardApi(contents.clone()))
             .plugin(Projected(contents))
             .plugin(PersistentVolumes::new(client))
+    }
+
+    /// Whom to tell that a volume of a pod could not be brought up to date, as when its ConfigMap was deleted. The pod goes on with what
+    /// the volume showed before; the failure is one for an event (`FailedMount`).
+    #[must_use]
+    pub fn on_outdated(
+        mut self,
+        tell: impl Fn(&Arc<Pod>, &PartError) + Send + Sync + 'static,
+    ) -> Self {
+        self.outdated = Some(Arc::new(tell));
+        self
     }
 
     /// The names of the plug-ins, in the order in which they are asked.
@@ -147,14 +165,13 @@ impl VolumeManager {
         }
         let plugin = self.plugins.iter().find(|plugin| plugin.handles(volume));
         let plugin = plugin.ok_or_else(|| refusal(volume))?;
-        let dir = pod_dir
-            .join("volumes")
-            .join(plugin.name().replace('/', "~"))
-            .join(&volume.name);
+        let kind = plugin.name().replace('/', "~");
+        let at = |place: &str| pod_dir.join(place).join(&kind).join(&volume.name);
         let request = VolumeRequest {
             pod,
             volume,
-            dir,
+            dir: at("volumes"),
+            marker: at("plugins").join("ready"),
             mounter: &self.mounter,
             env: &self.env,
         };
@@ -226,7 +243,8 @@ fn is_name(word: &str) -> bool {
 /// Ends all mounts below a directory. The error is that of the first mount that could not be ended.
 fn unmount_all(mounter: &dyn Mounter, dir: &Path) -> Result<(), VolumeError> {
     let dir = real_path(dir).tried("realpath", dir)?;
-    loop {
+    let mut failed = None;
+    for _ in 0..UNMOUNT_ROUNDS {
         let mounts = mounter.at_or_below(&dir).tried("list mounts below", &dir)?;
         let mut first = None;
         let mut ended = false;
@@ -239,12 +257,13 @@ fn unmount_all(mounter: &dyn Mounter, dir: &Path) -> Result<(), VolumeError> {
             }
         }
         match first {
-            // What covered others may be gone now: look again. Each round ends one mount at least.
-            _ if ended => {}
+            // What covered others may be gone now: look again.
+            _ if ended => failed = first,
             None => return Ok(()),
             Some(error) => return Err(error),
         }
     }
+    failed.map_or(Ok(()), Err)
 }
 
 /// The volumes that some container of a pod uses. The others are not made, as upstream.
@@ -321,7 +340,19 @@ impl Volumes for VolumeManager {
                 }
                 Err(error) => {
                     let message = error.message(&volume.name);
-                    failed.get_or_insert(PartError::of_pod("FailedMount", message));
+                    let told = PartError::of_pod("FailedMount", message);
+                    if let VolumeError::Outdated {
+                        ready: as_it_is, ..
+                    } = error
+                    {
+                        tracing::warn!(pod = ?pod.metadata.name, error = %told, "a volume is not up to date");
+                        if let Some(tell) = &self.outdated {
+                            tell(pod, &told);
+                        }
+                        ready.by_name.insert(volume.name.clone(), as_it_is);
+                    } else {
+                        failed.get_or_insert(told);
+                    }
                 }
             }
         }

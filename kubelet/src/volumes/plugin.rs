@@ -1,6 +1,6 @@
 //! [`VolumePlugin`].
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct VolumeRequest<'a> {
     pub mounter: &'a Arc<dyn Mounter>,
     /// Time and chance.
     pub env: &'a Env,
+    /// A file that is there once the volume has been set up.
+    pub(super) marker: PathBuf,
 }
 
 impl VolumeRequest<'_> {
@@ -73,6 +75,30 @@ impl VolumeRequest<'_> {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
 
+    /// Whether [`mark_set_up`](Self::mark_set_up) was called for this volume of this pod, be it by an earlier agent. For what is to be
+    /// done once, and not again while containers use the volume.
+    pub async fn is_set_up(&self) -> bool {
+        let marker = self.marker.clone();
+        blocking(move || marker.exists()).await
+    }
+
+    /// Keeps in mind, on disk, that the volume has been set up.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn mark_set_up(&self) -> Result<(), VolumeError> {
+        let marker = self.marker.clone();
+        blocking(move || {
+            if let Some(parent) = marker.parent() {
+                let mut builder = DirBuilder::new();
+                builder.recursive(true).mode(0o750);
+                builder.create(parent).tried("mkdir", parent)?;
+            }
+            File::create(&marker).map(drop).tried("write", &marker)
+        })
+        .await
+    }
+
     /// Makes the directory of the volume with these permissions, and those above it, and says whether it was not there before.
     ///
     /// # Errors
@@ -82,18 +108,20 @@ impl VolumeRequest<'_> {
         blocking(move || make_dir(&dir, mode)).await
     }
 
-    /// Mounts a file system in memory at the directory of the volume, which is there, unless it is mounted already.
+    /// Mounts a file system in memory at the directory of the volume, which is there, unless it is mounted already. Says whether it was
+    /// not.
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn make_tmpfs(&self, size: Option<u64>, mode: u32) -> Result<(), VolumeError> {
+    pub async fn make_tmpfs(&self, size: Option<u64>, mode: u32) -> Result<bool, VolumeError> {
         let (dir, mounter) = (self.dir.clone(), self.mounter.clone());
         blocking(move || {
-            if !is_mounted(&dir)? {
-                mounter.tmpfs(&dir, size).tried("mount tmpfs at", &dir)?;
-                set_mode(&dir, mode)?;
+            if is_mounted(&dir)? {
+                return Ok(false);
             }
-            Ok(())
+            mounter.tmpfs(&dir, size).tried("mount tmpfs at", &dir)?;
+            set_mode(&dir, mode)?;
+            Ok(true)
         })
         .await
     }

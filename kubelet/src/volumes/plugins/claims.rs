@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
@@ -16,6 +17,9 @@ use super::host_path;
 use super::refused::no_plugin;
 use crate::blocking::blocking;
 use crate::parts::ReadyVolume;
+
+/// How long the API may take to answer about a claim and its volume.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// `persistentVolumeClaim`, and `ephemeral` with the claim that was made for the pod: what a claim is bound to, if that is a directory
 /// of this node (`hostPath` or `local`). It is used where it is; nothing is mounted, and nothing of it is ever removed.
@@ -119,7 +123,11 @@ impl VolumePlugin for PersistentVolumes {
     }
 
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<ReadyVolume, VolumeError> {
-        let volume = self.bound(request).await.map_err(|why| {
+        let bound = request.env.timeout(ANSWER_LIMIT, self.bound(request));
+        let bound = bound
+            .await
+            .unwrap_or_else(|_| Err("no answer from API server in time".to_owned()));
+        let volume = bound.map_err(|why| {
             VolumeError::Unprocessable(format!(
                 "error processing PVC {}/{}: {why}",
                 request.namespace(),
@@ -156,13 +164,22 @@ async fn ready(
     let claim = request.volume.persistent_volume_claim.as_ref();
     let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
     if let Some(source) = &spec.host_path {
-        let kind = source.type_.clone().unwrap_or_default();
-        return host_path::ready(source.path.clone(), kind, read_only).await;
+        let (path, kind) = (source.path.clone(), source.type_.clone());
+        return host_path::ready(request, path, kind, read_only).await;
     }
     let Some(source) = &spec.local else {
         return Err(no_plugin(name));
     };
     let path = Path::new(&source.path).to_owned();
+    let ready = ReadyVolume {
+        path: path.clone(),
+        read_only,
+        may_create_sub_path: !read_only,
+    };
+    // Once, and not at every sync: there may be much in it.
+    if request.is_set_up().await {
+        return Ok(ready);
+    }
     let found = blocking({
         let path = path.clone();
         move || std::fs::metadata(path)
@@ -185,9 +202,6 @@ async fn ready(
         let only_if_needed = policy == Some("OnRootMismatch");
         request.give_to_group(&path, false, only_if_needed).await?;
     }
-    Ok(ReadyVolume {
-        path,
-        read_only,
-        may_create_sub_path: !read_only,
-    })
+    request.mark_set_up().await?;
+    Ok(ready)
 }

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
-use super::super::atomic_writer::{Payload, Projection};
+use super::super::atomic_writer::{self, Payload, Projection};
 use super::super::error::VolumeError;
 use super::super::memory::tmpfs_size;
 use super::super::plugin::{VolumePlugin, VolumeRequest};
+use crate::blocking::blocking;
 use crate::downward::{Addresses, Allocatable, field, resource};
 use crate::objects::ObjectCache;
 use crate::parts::ReadyVolume;
@@ -136,13 +137,38 @@ impl Contents {
         Ok(payload)
     }
 
-    /// Writes the files of a volume, into memory if they are secret and the agent may mount.
-    pub(super) async fn write(
+    /// Makes the files of a volume those that were found, in memory if they are secret and the agent may mount. If that fails, but the
+    /// volume was made before, it stays as it is.
+    pub(super) async fn show(
+        &self,
+        request: &VolumeRequest<'_>,
+        found: Result<Payload, VolumeError>,
+        secret: bool,
+    ) -> Result<ReadyVolume, VolumeError> {
+        let ready = ReadyVolume {
+            path: request.dir.clone(),
+            read_only: true,
+            may_create_sub_path: true,
+        };
+        let shown = match found {
+            Ok(payload) => self.write(request, payload, secret).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = shown else { return Ok(ready) };
+        let dir = request.dir.clone();
+        if blocking(move || atomic_writer::has_data(&dir)).await {
+            let source = Box::new(error);
+            return Err(VolumeError::Outdated { ready, source });
+        }
+        Err(error)
+    }
+
+    async fn write(
         &self,
         request: &VolumeRequest<'_>,
         payload: Payload,
         secret: bool,
-    ) -> Result<ReadyVolume, VolumeError> {
+    ) -> Result<(), VolumeError> {
         request.make_dir(DIR_MODE).await?;
         if secret {
             let size = tmpfs_size(request.pod, None, &(self.allocatable)());
@@ -152,15 +178,12 @@ impl Contents {
                 {
                     tracing::debug!(volume = %request.volume.name, "no mount without privileges: the files are on disk");
                 }
-                other => other?,
+                other => {
+                    other?;
+                }
             }
         }
-        request.write_files(payload).await?;
-        Ok(ReadyVolume {
-            path: request.dir.clone(),
-            read_only: true,
-            may_create_sub_path: true,
-        })
+        request.write_files(payload).await
     }
 }
 
@@ -223,8 +246,8 @@ impl VolumePlugin for ConfigMaps {
             optional: source.optional == Some(true),
             default_mode: default_mode(source.default_mode),
         };
-        let payload = self.0.config_map(&keys).await?;
-        self.0.write(request, payload, false).await
+        let found = self.0.config_map(&keys).await;
+        self.0.show(request, found, false).await
     }
 }
 
@@ -252,8 +275,8 @@ impl VolumePlugin for Secrets {
             optional: source.optional == Some(true),
             default_mode: default_mode(source.default_mode),
         };
-        let payload = self.0.secret(&keys).await?;
-        self.0.write(request, payload, true).await
+        let found = self.0.secret(&keys).await;
+        self.0.show(request, found, true).await
     }
 }
 
@@ -276,7 +299,7 @@ impl VolumePlugin for DownwardApi {
         let source = source.ok_or_else(|| not_this("downwardAPI"))?;
         let items = source.items.as_deref().unwrap_or_default();
         let mode = default_mode(source.default_mode);
-        let payload = self.0.downward(request.pod, items, mode)?;
-        self.0.write(request, payload, true).await
+        let found = self.0.downward(request.pod, items, mode);
+        self.0.show(request, found, true).await
     }
 }

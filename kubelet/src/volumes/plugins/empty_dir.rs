@@ -51,13 +51,17 @@ impl VolumePlugin for EmptyDir {
             }
         };
         request.make_dir(MODE).await?;
+        let mut new = !request.is_set_up().await;
         if memory {
             let asked = source.and_then(|source| source.size_limit.as_ref());
             let size = tmpfs_size(request.pod, asked, &(self.allocatable)());
-            request.make_tmpfs(size, MODE).await?;
+            new |= request.make_tmpfs(size, MODE).await?;
         }
-        // It was empty when it was made; what is in it now is the containers' own.
-        request.give_to_group(&request.dir, false, true).await?;
+        // Once: later, what is in it and who may use it is the containers' own business.
+        if new {
+            request.give_to_group(&request.dir, false, false).await?;
+            request.mark_set_up().await?;
+        }
         Ok(ReadyVolume {
             path: request.dir.clone(),
             read_only: false,

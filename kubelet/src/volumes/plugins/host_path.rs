@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, FileType};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Volume;
@@ -32,26 +32,30 @@ impl VolumePlugin for HostPath {
             let why = "the volume is no hostPath".to_owned();
             return Err(VolumeError::Refused(why));
         };
-        ready(source.path, source.type_.unwrap_or_default(), false).await
+        ready(request, source.path, source.type_, false).await
     }
 }
 
-/// A path of the node as a volume, if it is of a type.
+/// A path of the node as a volume, if it is of a type. That is looked at once: what becomes of the path while the pod uses it is the
+/// node's business.
 pub(super) async fn ready(
+    request: &VolumeRequest<'_>,
     path: String,
-    kind: String,
+    kind: Option<String>,
     read_only: bool,
 ) -> Result<ReadyVolume, VolumeError> {
-    blocking(move || {
-        let path = Path::new(&path);
-        check(path, &kind)?;
-        Ok(ReadyVolume {
-            path: path.to_owned(),
-            read_only,
-            may_create_sub_path: !read_only,
-        })
+    let path = PathBuf::from(path);
+    let kind = kind.unwrap_or_default();
+    if !kind.is_empty() && !request.is_set_up().await {
+        let path = path.clone();
+        blocking(move || check(&path, &kind)).await?;
+        request.mark_set_up().await?;
+    }
+    Ok(ReadyVolume {
+        path,
+        read_only,
+        may_create_sub_path: !read_only,
     })
-    .await
 }
 
 /// Checks that a path is what the volume's `type` says, and makes it where it says so. The errors are upstream's words.

@@ -48,8 +48,8 @@ impl VolumePlugin for Projected {
                 Err(error) => errors.push(error),
             }
         }
-        VolumeError::of_all(errors)?;
-        self.0.write(request, payload, true).await
+        let found = VolumeError::of_all(errors).map(|()| payload);
+        self.0.show(request, found, true).await
     }
 }
 

@@ -288,33 +288,42 @@ fn a_mount_in_use_is_waited_for() {
 fn a_full_disk_is_said_and_leaves_no_half() {
     mounted(
         "a_full_disk_is_said_and_leaves_no_half",
-        |room| async move {
+        |mut room| async move {
             // A disk that is small.
             let pods = room.root.path().join("pods");
             std::fs::create_dir(&pods).unwrap();
             HostMounter::default().tmpfs(&pods, Some(64 << 10)).unwrap();
-            room.config_map("m", json!({"a": "small", "b": "1"})).await;
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let log = told.clone();
+            room.manager = room
+                .manager
+                .on_outdated(move |_, error| log.lock().push(error.clone()));
+            let full = |error: &PartError| {
+                assert_eq!(error.event, "FailedMount");
+                let start = "MountVolume.SetUp failed for volume \"map\" : write ";
+                assert!(error.message.starts_with(start), "{error}");
+                assert!(
+                    error.message.ends_with(": no space left on device"),
+                    "{error}"
+                );
+            };
+            let large = json!({"a": "x".repeat(100 << 10), "b": "2"});
+            room.config_map("m", large.clone()).await;
             let pod = pod(
                 json!([{"name": "map", "configMap": {"name": "m"}}]),
                 json!({}),
             );
-            room.manager.set_up(&pod).await.unwrap();
+            full(&room.manager.set_up(&pod).await.unwrap_err());
             let dir = room.dir("configmap", "map");
-            room.config_map("m", json!({"a": "x".repeat(100 << 10), "b": "2"}))
-                .await;
+            assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+            room.config_map("m", json!({"a": "small", "b": "1"})).await;
             room.env.sleep(std::time::Duration::from_millis(10)).await;
-            let error = room.manager.set_up(&pod).await.unwrap_err();
-            assert_eq!(error.event, "FailedMount");
-            assert!(
-                error
-                    .message
-                    .starts_with("MountVolume.SetUp failed for volume \"map\" : write "),
-                "{error}"
-            );
-            assert!(
-                error.message.ends_with(": no space left on device"),
-                "{error}"
-            );
+            room.manager.set_up(&pod).await.unwrap();
+            assert_eq!(*told.lock(), []);
+            room.config_map("m", large).await;
+            room.env.sleep(std::time::Duration::from_millis(10)).await;
+            room.manager.set_up(&pod).await.unwrap();
+            full(&told.lock()[0]);
             // All of the old state, and nothing of the new one.
             assert_eq!(
                 (read(&dir.join("a")), read(&dir.join("b"))),
