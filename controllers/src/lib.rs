@@ -11,6 +11,8 @@
 //! | [`garbage_collector`] | deletes what has lost its owners, cascades deletions |
 //! | [`serviceaccount`], [`root_ca`] | what every namespace has |
 //! | [`node_lifecycle`] | nodes that are not heard of, their taints, evictions |
+//! | [`node_ipam`] | every node's range of pod addresses |
+//! | [`certificates`], [`bootstrap_token`] | how machines join: requests for certificates, tokens |
 //! | [`pod_gc`] | pods that nobody will clean up |
 //!
 //! ```
@@ -45,6 +47,8 @@
 //! });
 //! ```
 
+pub mod bootstrap_token;
+pub mod certificates;
 mod common;
 pub mod deployment;
 pub mod endpoints;
@@ -53,6 +57,7 @@ pub mod garbage_collector;
 pub mod job;
 pub mod manager;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replicaset;

@@ -29,8 +29,9 @@ use prometheus_client::registry::Registry;
 pub use self::catalog::{Catalog, FixedCatalog};
 
 use crate::{
-    deployment, endpoints, endpointslice, garbage_collector, job, namespace, node_lifecycle,
-    pod_gc, replicaset, root_ca, serviceaccount, ttl_after_finished,
+    bootstrap_token, certificates, deployment, endpoints, endpointslice, garbage_collector, job,
+    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount,
+    ttl_after_finished,
 };
 
 /// The identity for which the manager asks a client for its informers and its lease; Kubernetes' `system:kube-controller-manager`, which
@@ -63,6 +64,9 @@ pub struct Builder {
     without: Vec<String>,
     catalog: Option<Arc<dyn Catalog>>,
     root_ca: Option<String>,
+    signers: Option<certificates::Signers>,
+    node_ipam: Option<node_ipam::NodeIpamController>,
+    bootstrap_tokens: bool,
     election: Option<LeaderElectionOptions>,
     metrics: Option<Metrics>,
     rate_limit: RateLimit,
@@ -125,6 +129,28 @@ impl Builder {
         self
     }
 
+    /// Who signs certificates that were approved, beside the other default controllers (`--cluster-signing-cert-file`). Without, nobody here
+    /// does.
+    #[must_use]
+    pub fn signers(mut self, signers: certificates::Signers) -> Self {
+        self.signers = Some(signers);
+        self
+    }
+
+    /// Gives nodes their ranges of pod addresses, beside the other default controllers (`--allocate-node-cidrs`).
+    #[must_use]
+    pub fn node_ipam(mut self, controller: node_ipam::NodeIpamController) -> Self {
+        self.node_ipam = Some(controller);
+        self
+    }
+
+    /// Adds the two controllers of bootstrap tokens to the default ones, which they are not among.
+    #[must_use]
+    pub fn bootstrap_tokens(mut self) -> Self {
+        self.bootstrap_tokens = true;
+        self
+    }
+
     /// Works only while it holds a lease.
     #[must_use]
     pub fn leader_election(mut self, options: LeaderElectionOptions) -> Self {
@@ -167,7 +193,19 @@ impl Builder {
                 Arc::new(node_lifecycle::NodeLifecycleController::new()),
                 Arc::new(node_lifecycle::TaintEvictionController::new()),
                 Arc::new(pod_gc::PodGarbageCollector::new()),
+                Arc::new(certificates::ApprovingController::new()),
+                Arc::new(certificates::CleanerController::new()),
             ]);
+            if let Some(signers) = self.signers {
+                all.push(Arc::new(certificates::SigningController::new(signers)));
+            }
+            if let Some(controller) = self.node_ipam {
+                all.push(Arc::new(controller));
+            }
+            if self.bootstrap_tokens {
+                all.push(Arc::new(bootstrap_token::TokenCleaner::new()));
+                all.push(Arc::new(bootstrap_token::BootstrapSigner::new()));
+            }
             if let Some(pem) = self.root_ca {
                 all.push(Arc::new(root_ca::RootCaPublisher::new(pem)));
             }
@@ -230,6 +268,9 @@ impl ControllerManager {
             without: Vec::new(),
             catalog: None,
             root_ca: None,
+            signers: None,
+            node_ipam: None,
+            bootstrap_tokens: false,
             election: None,
             metrics: None,
             rate_limit: RateLimit::default(),
