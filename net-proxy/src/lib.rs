@@ -49,6 +49,8 @@ mod metrics;
 pub mod nft;
 mod proxy;
 mod sysctl;
+#[doc(hidden)]
+pub mod testing;
 pub mod view;
 
 pub use self::backend::{Backend, RecordingBackend};

@@ -9,12 +9,16 @@
 //! transaction fails, the table is made anew within one transaction.
 
 mod affinity;
+#[cfg(test)]
+mod model;
 mod names;
 mod pool;
 mod rules;
 mod ruleset;
 mod script;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -46,6 +46,8 @@ fn container(choice: &Choice, slots: Slots) -> Container {
     }
 }
 
+/// The ports of Services; none for one that is gone.
+type Told<'a> = BTreeMap<&'a ObjectKey, &'a [PortView]>;
 /// An element: where, and its key.
 type At = (Container, String);
 /// Elements whose owner may have changed, with what the kernel has of them.
@@ -67,7 +69,8 @@ impl Ruleset {
             chains: Pool::default(),
             stale: BTreeMap::new(),
         };
-        new.update(services, now, &mut script);
+        let told = services.iter().map(|(key, views)| (key, views.as_slice()));
+        new.update(&told.collect(), now, &mut script);
         (new, script)
     }
 
@@ -84,13 +87,16 @@ impl Ruleset {
         now: Moment,
     ) -> Script {
         let mut script = Script::default();
-        if all {
-            let known = self.ports.keys();
-            let gone = known.filter(|key| !services.contains_key(key));
-            let gone: BTreeMap<_, _> = gone.map(|key| (key.clone(), Vec::new())).collect();
-            self.update(&gone, now, &mut script);
-        }
-        self.update(services, now, &mut script);
+        // What goes and what comes is one update: an element may go from one port to another.
+        let mut told: Told<'_> = BTreeMap::new();
+        let known: Vec<ObjectKey> = if all {
+            self.ports.keys().cloned().collect()
+        } else {
+            Vec::new()
+        };
+        told.extend(known.iter().map(|key| (key, &[][..])));
+        told.extend(services.iter().map(|(key, views)| (key, views.as_slice())));
+        self.update(&told, now, &mut script);
         script
     }
 
@@ -121,14 +127,9 @@ impl Ruleset {
             .extend(chains.into_iter().map(|chain| (chain, until)));
     }
 
-    fn update(
-        &mut self,
-        services: &BTreeMap<ObjectKey, Vec<PortView>>,
-        now: Moment,
-        script: &mut Script,
-    ) {
+    fn update(&mut self, services: &Told<'_>, now: Moment, script: &mut Script) {
         let mut touched = Touched::new();
-        for (key, views) in services {
+        for (&key, &views) in services {
             let mut known = self.ports.remove(key).unwrap_or_default();
             let mut kept = BTreeMap::new();
             // Ports that are gone give their numbers back before others take some.
@@ -191,6 +192,11 @@ impl Ruleset {
         touched: &mut Touched,
     ) -> Placed {
         let mut slots = BTreeMap::new();
+        // A set that keeps clients for another time is another set: what uses it is written again.
+        let rewrite = old.block.affinity_sets.iter().any(|(name, seconds)| {
+            let new = block.affinity_sets.get(name);
+            new.is_some_and(|new| new != seconds)
+        });
         for (chain, gone) in &old.block.chains {
             if block.chains.contains_key(chain) {
                 continue;
@@ -203,7 +209,7 @@ impl Ruleset {
         }
         for (chain, new) in &block.chains {
             let known = old.block.chains.get(chain);
-            if known == Some(new) {
+            if known == Some(new) && !rewrite {
                 if let Some(given) = old.slots.remove(chain) {
                     slots.insert(chain.clone(), given);
                 }
@@ -221,9 +227,10 @@ impl Ruleset {
                 rules
             };
             let rules = rendered(&new.rules, new.choice.as_ref(), given);
-            let same = known.is_some_and(|known| {
-                rules == rendered(&known.rules, known.choice.as_ref(), before)
-            });
+            let same = !rewrite
+                && known.is_some_and(|known| {
+                    rules == rendered(&known.rules, known.choice.as_ref(), before)
+                });
             if !same {
                 if known.is_some() {
                     script.flush.push(chain.clone());
