@@ -8,6 +8,7 @@ pub mod container;
 pub mod downward;
 pub mod hooks;
 pub mod images;
+pub mod logs;
 pub mod objects;
 pub mod parts;
 pub mod pod;
