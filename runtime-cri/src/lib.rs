@@ -27,6 +27,8 @@
 //!   what they become.
 //! * **Times**: two minutes a call, four for making a sandbox, two beyond the grace for stopping a container; a pull and a command take
 //!   as long as the caller waits. A future that is dropped cancels the call at the engine.
+//! * **A command** of `exec_sync` is killed when it is not waited for any more. One of `exec` is not: engines go on running it when its streams
+//!   are closed, and CRI has no call to kill it.
 //! * **An engine that restarts** is found again: calls fail as unavailable meanwhile, those that only read are made again at once. Its containers
 //!   go on.
 //! * **What an engine does not offer** (containerd 1.6: events, checkpoints, the cgroup driver) is refused as unsupported. The

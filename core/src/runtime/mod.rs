@@ -99,8 +99,8 @@ fn labels_match(wanted: &Labels, have: &Labels) -> bool {
 /// * A sandbox that stops takes its containers with it; a sandbox or a container that is removed need not be stopped before.
 /// * A container is started once. It goes from [`Created`](ContainerState::Created) to [`Running`](ContainerState::Running) to
 ///   [`Exited`](ContainerState::Exited), and never back; to run again, another one is made.
-/// * A future that is dropped stops waiting. Whether what it asked for is still done is open (except for [`exec`](Self::exec) and
-///   [`exec_sync`](Self::exec_sync)): the caller looks and asks again, which idempotence allows.
+/// * A future that is dropped stops waiting. Whether what it asked for is still done is open (except for
+///   [`exec_sync`](Self::exec_sync), whose command is killed): the caller looks and asks again, which idempotence allows.
 /// * Lists come in order of creation, oldest first, and by id among equals.
 ///
 /// Thirteen methods are required. The others have a body: where it can be made of the required ones it is, and where it cannot it
@@ -301,7 +301,8 @@ pub trait Runtime: Send + Sync + 'static {
 
     // Streams.
 
-    /// Runs a command in a running container. It ends by itself, or when the [`Process`] is dropped.
+    /// Runs a command in a running container. Dropping the [`Process`] closes its streams, and ends it where the runtime can: engines
+    /// behind CRI do not, so a command that waits for nothing from its streams goes on until its container ends.
     ///
     /// # Errors
     /// [`RuntimeError::NotFound`]; [`RuntimeError::WrongState`] when the container does not run; [`RuntimeError::InvalidRequest`]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use orlop_core::runtime::{
-    Resources, RuntimeError, Sandbox, SandboxConfig, SandboxFilter, SandboxId,
+    Resources, RuntimeError, Sandbox, SandboxConfig, SandboxFilter, SandboxId, SandboxState,
 };
 
 use super::{CriRuntime, LOOKS_AT_ONCE, unless_gone};
@@ -25,8 +25,34 @@ impl CriRuntime {
         };
         let about = About::NewSandbox(&config.handler);
         // A network may take long to be set up: the kubelet allows twice the usual, too.
-        let made = self.call_within(request, about, 2 * PATIENCE).await?;
-        Ok(SandboxId::new(made.pod_sandbox_id))
+        match self.call_within(request, about, 2 * PATIENCE).await {
+            Ok(made) => Ok(SandboxId::new(made.pod_sandbox_id)),
+            Err(error) => {
+                if matches!(error, RuntimeError::Failed(_) | RuntimeError::NoSpace(_)) {
+                    self.sweep_up(config).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what is left of a sandbox that could not be made: engines keep one whose network they could not take back.
+    async fn sweep_up(&self, config: &SandboxConfig) {
+        let filter = SandboxFilter {
+            state: Some(SandboxState::NotReady),
+            labels: config.labels.clone(),
+            ..SandboxFilter::default()
+        };
+        let found = self.list_sandboxes(&filter).await.unwrap_or_default();
+        for left in found
+            .into_iter()
+            .filter(|found| found.metadata == config.metadata)
+        {
+            if let Err(error) = self.delete_sandbox(&left.id).await {
+                // Its name stays taken, which the next attempt is told.
+                tracing::warn!(sandbox = %left.id, %error, "a sandbox that failed is left behind");
+            }
+        }
     }
 
     pub(super) async fn halt_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {

@@ -251,6 +251,50 @@ async fn events_are_followed_before_there_is_one() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_a_sandbox_that_failed() {
+    let metadata = |name: &str| cri::PodSandboxMetadata {
+        name: name.to_owned(),
+        namespace: "default".to_owned(),
+        uid: "1".to_owned(),
+        attempt: 0,
+    };
+    let fake = Fake::start(move |call, before| match call {
+        "RunPodSandbox" => Answer::Refusal(tonic::Code::Unknown, "no address is left"),
+        "ListPodSandbox" => {
+            let item = cri::PodSandbox {
+                id: ["other", "web"][before].to_owned(),
+                state: cri::PodSandboxState::NotReady.into(),
+                ..cri::PodSandbox::default()
+            };
+            let list = cri::ListPodSandboxResponse { items: vec![item] };
+            Answer::Message(list.encode_to_vec())
+        }
+        "PodSandboxStatus" => {
+            let name = ["other", "web"][before];
+            let status = cri::PodSandboxStatusResponse {
+                status: Some(cri::PodSandboxStatus {
+                    id: name.to_owned(),
+                    metadata: Some(metadata(name)),
+                    state: cri::PodSandboxState::NotReady.into(),
+                    ..cri::PodSandboxStatus::default()
+                }),
+                ..cri::PodSandboxStatusResponse::default()
+            };
+            Answer::Message(status.encode_to_vec())
+        }
+        _ => Answer::Message(Vec::new()),
+    });
+    // What is another's is left alone.
+    for swept in [0, 1] {
+        let config = SandboxConfig::new("default", "web", "1");
+        let made = fake.runtime.run_sandbox(&config).await;
+        let why = "no address is left".to_owned();
+        assert_eq!(made, Err(RuntimeError::Failed(why)));
+        assert_eq!(fake.made("RemovePodSandbox"), swept);
+    }
+}
+
+#[tokio::test]
 async fn statistics_of_sandboxes_are_asked_for_once_where_there_are_none() {
     let fake = Fake::start(|call, _| match call {
         "ListPodSandboxStats" => Answer::Refusal(tonic::Code::Unimplemented, "unknown method"),
