@@ -254,7 +254,7 @@ impl EvictionManager {
         let on_disk = !matches!(threshold.signal, Signal::Memory | Signal::Pid);
         let usage = self.usage(&pods, |_| on_disk).await;
         rank::rank(&mut pods, &usage, threshold.signal, seen.dedicated_image_fs);
-        for pod in pods.iter().filter(|pod| !requests::is_critical(pod)) {
+        if let Some(pod) = pods.iter().find(|pod| !requests::is_critical(pod)) {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             let message = message(threshold, seen, pod, usage.get(uid));
             return Some(self.evict(pod, &message));

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use orlop_api::typed::{Api, Informer, Notice};
-use orlop_core::client::{Client, Patch};
+use orlop_core::client::Client;
 use orlop_core::env::{CancelToken, Env, Moment, TaskGroup};
 use orlop_core::events::{EventRecorder, EventType, ObjectReference};
 use orlop_core::informer::InformerFactory;
