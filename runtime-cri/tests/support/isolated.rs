@@ -162,7 +162,14 @@ fn remove_cgroup(cgroup: &Path) {
         }
         let _ = fs::remove_dir(dir);
     }
-    below(cgroup);
+    // A process that has just been killed is in its cgroup for a moment yet.
+    for _ in 0..50 {
+        below(cgroup);
+        if !cgroup.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let above = cgroup.ancestors().skip(1);
     for parent in above.take_while(|parent| parent.components().count() > 5) {
         let _ = fs::remove_dir(parent);
