@@ -106,6 +106,7 @@ pub struct Builder {
     host: IpAddr,
     services: ServiceRange,
     client_ca: String,
+    nodes_join_by_token: bool,
     not_acted_on: Vec<(Resource, &'static str)>,
 }
 
@@ -135,6 +136,7 @@ impl Builder {
             host: IpAddr::from([127, 0, 0, 1]),
             services: ServiceRange::default(),
             client_ca: String::new(),
+            nodes_join_by_token: false,
             not_acted_on: Vec::new(),
         }
     }
@@ -210,6 +212,14 @@ impl Builder {
     #[must_use]
     pub fn client_ca(mut self, pem: &str) -> Self {
         pem.clone_into(&mut self.client_ca);
+        self
+    }
+
+    /// Makes the bindings by which machines join with a bootstrap token and nodes get their client certificates without a person's approval
+    /// (kubeadm makes them under other names), and by which the API server uses kubelets as [`bootstrap::KUBELET_CLIENT`].
+    #[must_use]
+    pub fn nodes_join_by_token(mut self) -> Self {
+        self.nodes_join_by_token = true;
         self
     }
 
@@ -359,6 +369,7 @@ impl Builder {
                 advertise: Some(SocketAddr::new(self.host, self.port)),
                 service_range: self.services.cidr(),
                 client_ca: self.client_ca,
+                nodes_join_by_token: self.nodes_join_by_token,
             };
             bootstrap::run(&api.loopback(), &server.env, &config)
                 .await

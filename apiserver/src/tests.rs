@@ -3,6 +3,7 @@
 mod deletion;
 mod http_rules;
 mod lists;
+mod nodes;
 mod watches;
 mod writes;
 

@@ -112,6 +112,18 @@ pub trait ObjectReader: Send + Sync + 'static {
     /// All objects of a resource out of the cache, in one namespace (or all, for an empty one), in order.
     async fn list(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Status>;
 
+    /// The pods that are bound to a node (whose `spec.nodeName` it is), out of the cache. A reader that has an index does better than
+    /// this, which looks at all pods.
+    async fn pods_on(&self, node: &str) -> Result<Vec<Object>, Status> {
+        const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
+        let all = self.list(&PODS, "").await?;
+        let here = |pod: &Object| {
+            let name = pod.value().ok();
+            name.is_some_and(|pod| pod.pointer("/spec/nodeName") == Some(&Value::from(node)))
+        };
+        Ok(all.into_iter().filter(here).collect())
+    }
+
     /// The revision of the last change to any object of the resource: what was derived from them is good until it moves.
     fn last_change(&self, resource: &Resource) -> Revision;
 }

@@ -4,6 +4,7 @@
 //! [`Masters`], [`NodeAuthorizer`] and [`RbacAuthorizer`].
 
 mod node;
+mod node_graph;
 mod rbac;
 
 use std::sync::Arc;

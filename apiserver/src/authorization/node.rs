@@ -11,12 +11,12 @@ use orlop_core::status::Status;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::node_graph::Graph;
 use super::rbac::PolicyRule;
 use crate::names::{
     PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, RESOURCE_SLICES, STORAGE,
     VOLUME_ATTACHMENTS, text_at,
 };
-use crate::pod_references as references;
 
 const NODE_USER: &str = "system:node:";
 const NODE_GROUP: &str = "system:nodes";
@@ -30,11 +30,9 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
 }
 
 /// Allows a node (`system:node:<name>` in `system:nodes`) what concerns itself and the pods bound to it.
-///
-/// Pods change all the time, and a node asks for what one pod needs but once; so nothing is kept: each question looks at the pods of
-/// one namespace.
 pub struct NodeAuthorizer {
     reader: Arc<dyn ObjectReader>,
+    graph: Graph,
     rules: Vec<PolicyRule>,
 }
 
@@ -46,7 +44,11 @@ impl NodeAuthorizer {
     /// `system:node` (see [`bootstrap::node_rules`](crate::bootstrap::node_rules)).
     #[must_use]
     pub fn new(reader: Arc<dyn ObjectReader>, rules: Vec<PolicyRule>) -> Self {
-        Self { reader, rules }
+        Self {
+            reader,
+            graph: Graph::default(),
+            rules,
+        }
     }
 
     async fn decide(&self, node: &str, attributes: &Attributes) -> Verdict {
@@ -230,52 +232,47 @@ impl NodeAuthorizer {
             Kind::Pod => self.is_on(&PODS, namespace, name, node).await,
             Kind::Attachment => self.is_on(&VOLUME_ATTACHMENTS, "", name, node).await,
             Kind::Slice => self.is_on(&RESOURCE_SLICES, "", name, node).await,
-            Kind::ConfigMap => {
-                self.pod_that(namespace, node, |pod| {
-                    references::config_maps(pod).any(|n| n == name)
-                })
-                .await
-            }
-            Kind::Claim => {
-                self.pod_that(namespace, node, |pod| {
-                    references::claims(pod).any(|n| n == name)
-                })
-                .await
-            }
-            Kind::ResourceClaim => {
-                self.pod_that(namespace, node, |pod| {
-                    references::resource_claims(pod).any(|n| n == name)
-                })
-                .await
-            }
-            Kind::ServiceAccount => {
-                self.pod_that(namespace, node, |pod| {
-                    text_at(pod, "/spec/serviceAccountName") == name
-                })
-                .await
-            }
             Kind::Volume => match self.reader.get(&PERSISTENT_VOLUMES, "", name).await? {
                 Some(volume) => {
-                    self.uses_volume(&*volume.value().map_err(Status::internal)?, node)
-                        .await
+                    let volume = volume.value().map_err(Status::internal)?;
+                    let claimed = (
+                        text_at(&volume, "/spec/claimRef/namespace"),
+                        text_at(&volume, "/spec/claimRef/name"),
+                    );
+                    let pods = self.graph.of(&*self.reader, node).await?;
+                    let used = pods.claims().any(|claim| claim == claimed);
+                    Ok(used && self.volume_of(claimed).await?.as_deref() == Some(name))
                 }
                 None => Ok(false),
             },
-            Kind::Secret => {
-                if self
-                    .pod_that(namespace, node, |pod| {
-                        references::secrets(pod).any(|n| n == name)
-                    })
-                    .await?
-                {
-                    return Ok(true);
+            _ => {
+                let pods = self.graph.of(&*self.reader, node).await?;
+                let named = pods.any(namespace, |pod| match kind {
+                    Kind::ConfigMap => pod.config_maps.contains(name),
+                    Kind::Claim => pod.claims.contains(name),
+                    Kind::ResourceClaim => pod.resource_claims.contains(name),
+                    Kind::ServiceAccount => pod.service_account == name,
+                    _ => pod.secrets.contains(name),
+                });
+                if named || !matches!(kind, Kind::Secret) {
+                    return Ok(named);
                 }
                 // A persistent volume may need a secret to be mounted.
-                for volume in self.reader.list(&PERSISTENT_VOLUMES, "").await? {
-                    let Ok(volume) = volume.value() else { continue };
-                    if volume_secrets(&volume).any(|secret| secret == (namespace, name))
-                        && self.uses_volume(&volume, node).await?
-                    {
+                for claim in pods.claims() {
+                    let Some(volume) = self.volume_of(claim).await? else {
+                        continue;
+                    };
+                    let Some(volume) = self.reader.get(&PERSISTENT_VOLUMES, "", &volume).await?
+                    else {
+                        continue;
+                    };
+                    let volume = volume.value().map_err(Status::internal)?;
+                    let claimed = (
+                        text_at(&volume, "/spec/claimRef/namespace"),
+                        text_at(&volume, "/spec/claimRef/name"),
+                    );
+                    let mut secrets = volume_secrets(&volume);
+                    if claimed == claim && secrets.any(|secret| secret == (namespace, name)) {
                         return Ok(true);
                     }
                 }
@@ -296,46 +293,18 @@ impl NodeAuthorizer {
         Ok(object.is_some_and(|object| on_node(object.stored_json(), node)))
     }
 
-    /// Whether a pod on the node uses a persistent volume, through the claim that it is bound to.
-    async fn uses_volume(&self, volume: &Value, node: &str) -> Result<bool, Status> {
-        let (namespace, claim) = (
-            text_at(volume, "/spec/claimRef/namespace"),
-            text_at(volume, "/spec/claimRef/name"),
-        );
-        if claim.is_empty() {
-            return Ok(false);
-        }
-        let Some(bound) = self
+    /// The persistent volume that a claim is bound to.
+    async fn volume_of(&self, (namespace, claim): (&str, &str)) -> Result<Option<String>, Status> {
+        let claim = self
             .reader
             .get(&PERSISTENT_VOLUME_CLAIMS, namespace, claim)
-            .await?
-        else {
-            return Ok(false);
+            .await?;
+        let Some(claim) = claim else {
+            return Ok(None);
         };
-        let bound = bound.value().map_err(Status::internal)?;
-        if text_at(&bound, "/spec/volumeName") != text_at(volume, "/metadata/name") {
-            return Ok(false);
-        }
-        self.pod_that(namespace, node, |pod| {
-            references::claims(pod).any(|name| name == claim)
-        })
-        .await
-    }
-
-    /// Whether a pod of a namespace that is bound to the node fits. Mirror pods do not count: a node makes them itself.
-    async fn pod_that(
-        &self,
-        namespace: &str,
-        node: &str,
-        fits: impl Fn(&Value) -> bool + Send,
-    ) -> Result<bool, Status> {
-        let pods = self.reader.list(&PODS, namespace).await?;
-        let mut here = pods.iter().filter(|pod| on_node(pod.stored_json(), node));
-        // Decoded for this question alone: keeping a document for each pod would cost more than it saves.
-        Ok(here.any(|pod| {
-            serde_json::from_slice::<Value>(pod.stored_json())
-                .is_ok_and(|pod| !references::is_mirror(&pod) && fits(&pod))
-        }))
+        let claim = claim.value().map_err(Status::internal)?;
+        let volume = text_at(&claim, "/spec/volumeName");
+        Ok((!volume.is_empty()).then(|| volume.to_owned()))
     }
 }
 

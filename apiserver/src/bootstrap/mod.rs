@@ -4,6 +4,7 @@
 //! date. It is what upstream's API server does by its post-start hooks and small controllers.
 
 mod flow_control;
+mod joining;
 mod priority_classes;
 mod rbac;
 mod roles;
@@ -22,6 +23,7 @@ use orlop_core::resource::Resource;
 use orlop_core::status::Status;
 use serde_json::{Value, json};
 
+pub use self::joining::KUBELET_CLIENT;
 pub use self::roles::node_rules;
 use crate::names::{CONFIG_MAPS, NAMESPACES, text_at};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub advertise: Option<SocketAddr>,
     /// The range of service addresses, such as `10.96.0.0/12`.
     pub service_range: String,
+    /// Whether machines may join by bootstrap tokens, and get their certificates without a person's approval.
+    pub nodes_join_by_token: bool,
     /// The certificates (PEM) of the authority that signs client certificates, for extension servers; empty for none.
     pub client_ca: String,
 }
@@ -87,6 +91,9 @@ pub async fn run(client: &dyn Client, env: &Env, config: &Config) -> Result<(), 
         async {
             service::reconcile(&server, env, config).await?;
             trust::publish(&server, config).await?;
+            if config.nodes_join_by_token {
+                joining::ensure(&server).await?;
+            }
             legacy_token_tracking(&server, env).await
         },
     )

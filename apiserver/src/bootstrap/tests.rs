@@ -127,6 +127,7 @@ fn config() -> Config {
     Config {
         advertise: Some("192.0.2.10:6443".parse().unwrap()),
         service_range: "10.96.0.0/12".to_owned(),
+        nodes_join_by_token: false,
         client_ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
     }
 }
@@ -335,6 +336,7 @@ fn authorities_of_several_servers_are_kept() {
     run_on(
         &memory,
         Config {
+            nodes_join_by_token: false,
             client_ca: other.to_owned(),
             ..config()
         },

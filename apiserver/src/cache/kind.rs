@@ -210,6 +210,14 @@ impl KindCache {
         self.select(&Selection::in_namespace(namespace))
     }
 
+    /// The objects that are on a node; none where objects are on none.
+    pub(crate) fn on_node(&self, node: &str) -> Vec<Object> {
+        let state = self.state.read();
+        let keys = state.by_node.get(node).into_iter().flatten();
+        keys.filter_map(|key| state.objects.get(key).cloned())
+            .collect()
+    }
+
     /// The objects that a selection may choose, in order: those in its namespace, on its node, or of its name. Whether they match its
     /// selectors remains to be asked.
     pub(crate) fn select(&self, selection: &Selection) -> Vec<Object> {

@@ -30,6 +30,7 @@ pub(crate) use self::kind::KindCache;
 use self::progress::Progress;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::watcher::Watcher;
+use crate::names::PODS;
 use crate::registry::keys;
 
 /// How long a request waits for the cache to reach a revision that it asks for.
@@ -295,6 +296,11 @@ impl ObjectReader for Caches {
             .kind(resource)
             .map(|kind| kind.list(namespace))
             .unwrap_or_default())
+    }
+
+    async fn pods_on(&self, node: &str) -> Result<Vec<Object>, Status> {
+        let pods = self.kind(&PODS).map(|kind| kind.on_node(node));
+        Ok(pods.unwrap_or_default())
     }
 
     fn last_change(&self, resource: &Resource) -> Revision {
