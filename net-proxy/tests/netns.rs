@@ -164,12 +164,16 @@ async fn a_client_stays_with_its_endpoint_and_so_after_a_restart() {
     let stays = || (0..10).all(|_| lab.ask("c", VIP).unwrap().server == first);
     assert!(stays());
     proxy.stop().await;
+    let marker = json!({"clusterIP": "10.96.0.99", "ports": [{"port": 80}]});
+    lab.service("marker", marker).await;
     let proxy = lab.start(|_| {});
     lab.until("the table is made anew", || {
-        lab.nft("list table ip kube-proxy")
-            .is_ok_and(|text| text.contains("expires"))
+        let table = lab.nft("list table ip kube-proxy");
+        table.is_ok_and(|text| text.contains("10.96.0.99"))
     })
     .await;
+    let table = lab.nft("list table ip kube-proxy").unwrap();
+    assert!(table.contains("expires"), "{table}");
     assert!(stays());
     // The endpoint goes, and so does the loyalty to it.
     let other = if first == "a" { "b" } else { "a" };
