@@ -51,12 +51,12 @@ pub trait Backend: Send + Sync + 'static {
     /// What `/proxyMode` answers.
     fn mode(&self) -> &'static str;
 
-    /// Looks whether this machine has what is needed.
+    /// Looks whether this machine has what is needed, and returns those of the families that can be served: all, where nothing is needed.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
-    async fn probe(&mut self) -> Result<(), Error> {
-        Ok(())
+    /// [`Error::Unavailable`] if none can.
+    async fn probe(&mut self, families: &[Family]) -> Result<Vec<Family>, Error> {
+        Ok(families.to_vec())
     }
 
     /// Makes changes.

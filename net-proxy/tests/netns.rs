@@ -190,7 +190,11 @@ async fn a_service_with_nobody_behind_refuses() {
     let Some(lab) = Lab::new("refuse") else {
         return;
     };
-    let proxy = lab.start(|_| {});
+    let proxy = lab.start(|config| config.service_cidrs = vec!["10.96.0.0/16".parse().unwrap()]);
+    // Names as long as can be, too.
+    let long = json!({"type": "NodePort", "clusterIP": "10.96.0.12", "sessionAffinity": "ClientIP",
+        "ports": [{"port": 80, "nodePort": 30080, "name": "p".repeat(63)}]});
+    lab.service(&"s".repeat(63), long).await;
     lab.service("web", plain()).await;
     lab.until("it is refused", || {
         lab.ask("c", VIP)
@@ -199,6 +203,9 @@ async fn a_service_with_nobody_behind_refuses() {
     .await;
     let from_node = lab.ask("node", VIP).unwrap_err();
     assert_eq!(from_node.kind(), ErrorKind::ConnectionRefused);
+    // An address that no Service has is silent.
+    let nobody = lab.ask("c", "10.96.0.200:80").unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::TimedOut);
     proxy.stop().await;
 }
 

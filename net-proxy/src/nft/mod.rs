@@ -101,6 +101,27 @@ impl NftBackend {
         }
     }
 
+    /// A table without Services, but with a rule that chooses.
+    fn sample(&self, family: Family) -> Script {
+        let nothing = Changes {
+            family,
+            services: BTreeMap::new(),
+            all: true,
+            node_ips: Vec::new(),
+        };
+        let (_, mut script) =
+            Ruleset::new(self.settings(&nothing), &nothing.services, self.env.now());
+        script
+            .add_sets
+            .push(ruleset::numbered(family, script::Container::Endpoints(0)));
+        let ip = family_word(family);
+        let rule = format!(
+            "meta l4proto tcp dnat {ip} to numgen random mod 2 offset 0 map @service-endpoints-0"
+        );
+        script.add_rules.push(("services".to_owned(), rule));
+        script
+    }
+
     async fn transaction(&self, family: Family, script: &Script) -> Result<usize, Error> {
         let text = script.render(family);
         tracing::trace!(family = family.as_str(), %text, "nft transaction");
@@ -148,28 +169,54 @@ impl Backend for NftBackend {
         "nftables"
     }
 
-    async fn probe(&mut self) -> Result<(), Error> {
+    async fn probe(&mut self, families: &[Family]) -> Result<Vec<Family>, Error> {
         let limit = Duration::from_secs(10);
+        let oldest = format!("{}.{}.{}", OLDEST.0, OLDEST.1, OLDEST.2);
         let answer = self
             .exec
             .run(&self.config.nft, &["--version"], "", 4096, limit)
             .await;
         let answer = answer.map_err(|error| {
             Error::Unavailable(format!(
-                "nftables mode needs the program nft {}.{}.{} or later: {error}",
-                OLDEST.0, OLDEST.1, OLDEST.2
+                "nftables mode needs the program nft {oldest} or later: {error}"
             ))
         })?;
         let answer = String::from_utf8_lossy(&answer);
-        match version(&answer) {
-            Some(found) if found >= OLDEST => Ok(()),
-            _ => Err(Error::Unavailable(format!(
-                "nftables mode needs nft {}.{}.{} or later, found: {}",
-                OLDEST.0,
-                OLDEST.1,
-                OLDEST.2,
+        if version(&answer).is_none_or(|found| found < OLDEST) {
+            return Err(Error::Unavailable(format!(
+                "nftables mode needs nft {oldest} or later, found: {}",
                 answer.trim()
+            )));
+        }
+        let mut served = Vec::new();
+        let mut why = None;
+        for &family in families {
+            // All kinds of rules that Services need are shown to the kernel, and not applied.
+            let sample = self.sample(family);
+            let text = sample.render(family);
+            match self
+                .exec
+                .run(
+                    &self.config.nft,
+                    &["--check", "-f", "-"],
+                    &text,
+                    4096,
+                    limit,
+                )
+                .await
+            {
+                Ok(_) => served.push(family),
+                Err(error) => {
+                    tracing::warn!(%error, family = family.as_str(), "nftables cannot serve this family");
+                    why = Some(error);
+                }
+            }
+        }
+        match why {
+            Some(error) if served.is_empty() => Err(Error::Unavailable(format!(
+                "this kernel takes no nftables rules for Services from this process: {error}"
             ))),
+            _ => Ok(served),
         }
     }
 

@@ -8,7 +8,10 @@ use orlop_core::network::Protocol;
 use super::names;
 use super::script::Container;
 use super::table::{MARK_MASQ, REJECT, Settings, braces, disjoint};
-use crate::view::{Endpoint, PortView, protocol_word};
+use crate::view::{Endpoint, PortName, PortView, protocol_word};
+
+/// The longest comment that nft takes, in bytes.
+const LONGEST_COMMENT: usize = 127;
 
 /// The rules of one port of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +65,10 @@ impl Choice {
 /// Translates.
 pub(super) fn translate(view: &PortView, settings: &Settings) -> Block {
     let mut block = Block::default();
+    if !is_plain(&view.name) {
+        tracing::warn!(port = %view.name, "left out: no rule can be named so");
+        return block;
+    }
     let port = &view.port;
     let base = names::port_base(&view.name);
     let (cluster_chain, local_chain) = (format!("service-{base}"), format!("local-{base}"));
@@ -115,6 +122,17 @@ pub(super) fn translate(view: &PortView, settings: &Settings) -> Block {
     block
 }
 
+/// Whether a name can stand in a script. The API lets no other through; rules are too powerful to rely on that.
+fn is_plain(name: &PortName) -> bool {
+    let PortName { service, port, .. } = name;
+    let mut letters = service
+        .namespace
+        .bytes()
+        .chain(service.name.bytes())
+        .chain(port.bytes());
+    letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_'))
+}
+
 /// What stands in the shared maps: which addresses and ports lead where, and which lead nowhere.
 fn elements(view: &PortView, block: &mut Block, inside: &str, external: &str, base: &str) {
     let port = &view.port;
@@ -126,7 +144,9 @@ fn elements(view: &PortView, block: &mut Block, inside: &str, external: &str, ba
     } else {
         format!("goto {REJECT}")
     };
-    let refusal = format!(" comment \"{}\" : {refusal}", view.name);
+    let mut comment = view.name.to_string();
+    comment.truncate(LONGEST_COMMENT);
+    let refusal = format!(" comment \"{comment}\" : {refusal}");
     let mut put = |container, key, rest| {
         block.elements.insert((container, key), rest);
     };

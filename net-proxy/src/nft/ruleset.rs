@@ -304,7 +304,9 @@ impl Ruleset {
         let slots = pool.take(new.len());
         let container = container(new, slots);
         if pool.parts() > before {
-            script.add_sets.push(self.map(container));
+            script
+                .add_sets
+                .push(numbered(self.settings.family, container));
         }
         let elements = (0..new.len()).filter_map(|index| {
             let key = (slots.offset + index as u32).to_string();
@@ -331,18 +333,6 @@ impl Ruleset {
             Choice::Endpoints(..) => self.endpoints.give_back(slots),
             Choice::Chains(_) => self.chains.give_back(slots),
         }
-    }
-
-    /// A map for numbers.
-    fn map(&self, container: Container) -> (&'static str, String, String) {
-        let ip = self.settings.ip();
-        let to = match container {
-            Container::AffinityEndpoints(_) => "verdict".to_owned(),
-            // The type of a port; it holds for all protocols.
-            _ => format!("{ip} daddr . tcp dport"),
-        };
-        let body = format!("typeof numgen random mod 1 : {to} ;");
-        ("map", container.name().into_owned(), body)
     }
 
     fn sets(&self, old: &Block, new: &Block, script: &mut Script) {
@@ -390,6 +380,18 @@ impl Ruleset {
             touched.insert(at.clone(), claims.map(|(_, rest)| rest.clone()));
         }
     }
+}
+
+/// A map for numbers.
+pub(super) fn numbered(family: Family, container: Container) -> (&'static str, String, String) {
+    let ip = super::script::family_word(family);
+    let to = match container {
+        Container::AffinityEndpoints(_) => "verdict".to_owned(),
+        // The type of a port; it holds for all protocols.
+        _ => format!("{ip} daddr . tcp dport"),
+    };
+    let body = format!("typeof numgen random mod 1 : {to} ;");
+    ("map", container.name().into_owned(), body)
 }
 
 /// The rule that chooses.

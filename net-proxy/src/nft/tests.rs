@@ -220,3 +220,28 @@ fn versions_are_read() {
     assert_eq!(version("nftables v1.1 (x)"), Some((1, 1, 0)));
     assert_eq!(version("nothing"), None);
 }
+
+#[test]
+fn a_name_that_no_rule_can_have_has_none() {
+    for port in ["a\"b", "a;b", "a\nflush ruleset", "a b", "{"] {
+        let spec = json!({"clusterIP": "172.30.0.41", "ports": [{"name": port, "port": 80}]});
+        assert_eq!(commands(&spec, &json!([])), "");
+    }
+}
+
+#[tokio::test]
+async fn without_nft_nothing_works_and_that_is_said() {
+    let mut config = ProxyConfig::new("here");
+    for (program, wanted) in [
+        ("/nowhere/nft", "needs the program nft 1.0.1 or later"),
+        ("echo", "needs nft 1.0.1 or later, found: echo"),
+    ] {
+        config.nft = program.to_owned();
+        let mut backend = NftBackend::new(Env::tokio(), &config, ProxyMetrics::default());
+        let error = backend.probe(&Family::ALL).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Unavailable(said) if said.contains(wanted)),
+            "{error}"
+        );
+    }
+}
