@@ -10,7 +10,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use orlop_api::typed::Api;
 use orlop_core::client::Client;
 use orlop_core::env::Env;
@@ -28,11 +27,11 @@ use super::hostname::hostname;
 use super::services::Services;
 use super::{hosts, resources, sandbox, security, termination, user_namespace, words};
 use crate::blocking::blocking;
-use crate::cgroups::{Hierarchies, NodeLimits};
+use crate::cgroups::Hierarchies;
 use crate::config::KubeletConfig;
-use crate::downward::Allocatable;
 use crate::objects::ObjectCache;
 use crate::parts::{Cgroups, Configs, ContainerRequest, PartError, Volumes};
+use crate::volumes::AllocatableSource;
 
 /// The largest resolver configuration that is read, in bytes.
 const RESOLV_CONF_LIMIT: u64 = 10 << 20;
@@ -42,8 +41,6 @@ const RESOLV_CONF_LIMIT: u64 = 10 << 20;
 pub struct NodeFacts {
     /// All its memory, in bytes.
     pub memory: u64,
-    /// What it has for pods: what a container without limits is told as its own (`resourceFieldRef`).
-    pub allocatable: Allocatable,
     /// Whether cgroups are of version 2.
     pub cgroup_v2: bool,
     /// Whether the kernel counts swap by cgroups.
@@ -57,19 +54,11 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Those of this machine.
     #[must_use]
-    pub fn of_machine(config: &KubeletConfig, hierarchies: Option<&Hierarchies>) -> Self {
-        let limits = NodeLimits::of_machine(config);
-        let amounts = [
-            ("cpu", format!("{}m", limits.milli_cpu)),
-            ("memory", limits.memory.to_string()),
-        ];
+    pub fn of_machine(hierarchies: Option<&Hierarchies>) -> Self {
         Self {
             memory: crate::cgroups::memory_of_machine()
                 .and_then(|bytes| u64::try_from(bytes).ok())
                 .unwrap_or(0),
-            allocatable: amounts
-                .map(|(name, amount)| (name.to_owned(), Text(amount)))
-                .into(),
             cgroup_v2: hierarchies.is_some_and(Hierarchies::is_v2),
             counts_swap: hierarchies.is_some_and(Hierarchies::counts_swap),
             page_sizes: crate::cgroups::page_sizes(),
@@ -98,6 +87,8 @@ pub struct ConfigSources {
     pub recorder: EventRecorder,
     /// Where randomness comes from.
     pub env: Env,
+    /// What the node has for pods: what a container without limits is told as its own (`resourceFieldRef`).
+    pub allocatable: AllocatableSource,
     /// What is known of the node.
     pub node: NodeFacts,
 }
@@ -328,7 +319,7 @@ impl Inner {
             config,
             objects: &self.sources.objects,
             services: &*self.sources.services,
-            node,
+            allocatable: &self.sources.allocatable,
             recorder: &self.sources.recorder,
         };
         let user = self

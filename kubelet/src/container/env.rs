@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, EnvVarSource, FileKeySelector, Secre
 use orlop_core::events::EventRecorder;
 use orlop_core::runtime::EnvVar;
 
-use super::configs::NodeFacts;
 use super::env_file;
 use super::expansion::expand;
 use super::services::{self, Services};
@@ -19,13 +18,14 @@ use crate::config::KubeletConfig;
 use crate::downward;
 use crate::objects::ObjectCache;
 use crate::parts::ContainerRequest;
+use crate::volumes::AllocatableSource;
 
 /// What environments are made of.
 pub(super) struct Surroundings<'a> {
     pub(super) config: &'a KubeletConfig,
     pub(super) objects: &'a ObjectCache,
     pub(super) services: &'a dyn Services,
-    pub(super) node: &'a NodeFacts,
+    pub(super) allocatable: &'a AllocatableSource,
     pub(super) recorder: &'a EventRecorder,
 }
 
@@ -56,7 +56,7 @@ impl Surroundings<'_> {
                 );
             }
         };
-        let mut all = self.from_sources(request, namespace).await?;
+        let mut all = self.of_sources(request, namespace).await?;
         for variable in request.container.env.iter().flatten() {
             let plain = variable.value.as_deref().filter(|value| !value.is_empty());
             let value = if let Some(text) = plain {
@@ -70,7 +70,7 @@ impl Surroundings<'_> {
                 };
                 Some(Bytes::from(expand(text, known)))
             } else if let Some(source) = &variable.value_from {
-                self.from_source(request, namespace, source).await?
+                self.of_source(request, namespace, source).await?
             } else {
                 Some(Bytes::new())
             };
@@ -89,7 +89,7 @@ impl Surroundings<'_> {
     }
 
     /// `envFrom`.
-    async fn from_sources(
+    async fn of_sources(
         &self,
         request: &ContainerRequest<'_>,
         namespace: &str,
@@ -142,7 +142,7 @@ impl Surroundings<'_> {
     }
 
     /// `valueFrom`; `None` for what is missing and optional.
-    async fn from_source(
+    async fn of_source(
         &self,
         request: &ContainerRequest<'_>,
         namespace: &str,
@@ -159,7 +159,7 @@ impl Surroundings<'_> {
         }
         if let Some(resource) = &source.resource_field_ref {
             let own = Some(request.container);
-            let value = downward::resource(pod, own, resource, &self.node.allocatable);
+            let value = downward::resource(pod, own, resource, &(self.allocatable)());
             return Ok(Some(value.map_err(|error| error.to_string())?.into()));
         }
         if let Some(reference) = &source.config_map_key_ref {

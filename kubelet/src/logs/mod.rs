@@ -1,11 +1,16 @@
 //! The logs of containers, as the runtime writes them into files.
 //!
 //! [`read`] gives what `kubectl logs` shows: the last lines, what came since a moment, what comes from now on. It finds the last lines
-//! from the end of the file, and follows a file over its rotation until its container has ended.
+//! from the end of the file, and follows a file over its rotation until its container has ended. [`LogRotator`] puts those aside that
+//! have grown too large, and [`LogLinks`] keeps links to all of them in one directory.
 
 mod filter;
 mod line;
+mod links;
 mod reader;
+mod rotation;
+#[cfg(test)]
+mod rotation_tests;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -16,7 +21,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 pub use self::line::Output;
+pub use self::links::LogLinks;
 pub use self::reader::{LogStream, read};
+pub use self::rotation::{LogRotator, RotationError};
 
 /// What of a log is wanted, as `PodLogOptions` has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
