@@ -77,7 +77,12 @@ impl Conntrack {
         let stale = match self.stale(family, allowed).await {
             Ok(stale) => stale,
             Err(error) => {
-                let absent = matches!(&error, Error::Program { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+                let absent = match &error {
+                    Error::Program { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+                    // What stands before the command could not run it.
+                    Error::Refused { message, .. } => message.contains("exec of"),
+                    _ => false,
+                };
                 if absent {
                     // Said once.
                     self.missing = true;

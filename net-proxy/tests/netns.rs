@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use lab::{Lab, NODE_IP, OUTSIDE_IP, ask_again, ask_udp};
+use orlop_net_proxy::NodePortAddresses;
 use serde_json::json;
 
 const VIP: &str = "10.96.0.10:80";
@@ -325,4 +326,79 @@ async fn connections_outlive_the_proxy_and_cleanup_leaves_nothing() {
     proxy.cleanup().await.unwrap();
     assert_eq!(lab.nft("list tables").unwrap().trim(), "table ip other");
     proxy.cleanup().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_ports_are_where_they_are_wanted() {
+    let Some(lab) = Lab::new("where") else { return };
+    lab.pods_serve(&["a"]);
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.10", "ports": [{"port": 80, "nodePort": 30080}]});
+    lab.service("web", spec).await;
+    lab.slice("web", json!([lab.ready("a")])).await;
+    let (main, other) = (format!("{NODE_IP}:30080"), "10.200.3.1:30080");
+    let pods: Vec<orlop_core::network::Cidr> = vec![
+        "10.200.0.0/16".parse().unwrap(),
+        "10.200.3.0/24".parse().unwrap(),
+    ];
+    for (wanted, at_main, at_other) in [
+        (NodePortAddresses::Primary, true, false),
+        (NodePortAddresses::All, true, true),
+        (NodePortAddresses::Networks(pods.clone()), false, true),
+    ] {
+        let shown = format!("{wanted:?}");
+        let proxy = lab.start(|config| {
+            config.nodeport_addresses = wanted;
+            // Several networks of pods, of which one is part of another.
+            config.cluster_cidrs.clone_from(&pods);
+            config.cluster_cidrs.push("10.201.0.0/16".parse().unwrap());
+        });
+        lab.until(&shown, || {
+            lab.ask("c", &main).is_ok() == at_main && lab.ask("c", other).is_ok() == at_other
+        })
+        .await;
+        assert_eq!(
+            lab.ask("c", VIP).unwrap().client.to_string(),
+            Lab::pod_ip("c")
+        );
+        proxy.stop().await;
+    }
+    // Everybody is seen as the node.
+    let proxy = lab.start(|config| config.masquerade_all = true);
+    lab.until("a pod is masqueraded", || {
+        lab.ask("c", VIP)
+            .is_ok_and(|seen| seen.client.to_string() == "10.200.1.1")
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_fails_is_followed_by_a_table_made_anew() {
+    let Some(lab) = Lab::new("fails") else { return };
+    let proxy = lab.start(|_| {});
+    lab.pods_serve(&["a", "b"]);
+    lab.service("web", plain()).await;
+    lab.slice("web", json!([lab.ready("a")])).await;
+    lab.until("it answers", || lab.ask("c", VIP).is_ok()).await;
+    // The table is there, but not as it is known to be.
+    lab.nft("flush set ip kube-proxy hairpin-connections")
+        .unwrap();
+    lab.slice("web", json!([lab.ready("b")])).await;
+    lab.until("the other answers", || {
+        lab.ask("c", VIP).is_ok_and(|answer| answer.server == "b")
+    })
+    .await;
+    let set = lab
+        .nft("list set ip kube-proxy hairpin-connections")
+        .unwrap();
+    assert!(set.contains(&Lab::pod_ip("b")), "{set}");
+    // What is not used any more is gone after a while.
+    lab.slice("web", json!([])).await;
+    lab.until("its chain is deleted", || {
+        !lab.nft("list table ip kube-proxy")
+            .unwrap()
+            .contains("ns/web/tcp")
+    })
+    .await;
+    proxy.stop().await;
 }
