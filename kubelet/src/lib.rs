@@ -4,6 +4,7 @@
 mod blocking;
 pub mod cgroups;
 pub mod config;
+pub mod config_file;
 pub mod container;
 pub mod downward;
 pub mod eviction;
