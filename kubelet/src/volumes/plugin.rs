@@ -1,6 +1,6 @@
 //! [`VolumePlugin`].
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,26 +75,29 @@ impl VolumeRequest<'_> {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Whether [`mark_set_up`](Self::mark_set_up) was called for this volume of this pod, be it by an earlier agent. For what is to be
-    /// done once, and not again while containers use the volume.
-    pub async fn is_set_up(&self) -> bool {
+    /// What [`remember`](Self::remember) was last given for this volume of this pod, be it by an earlier agent. For what is to be done
+    /// once, and not again while containers use the volume.
+    pub async fn remembered(&self) -> Option<String> {
         let marker = self.marker.clone();
-        blocking(move || marker.exists()).await
+        blocking(move || std::fs::read_to_string(marker).ok()).await
     }
 
-    /// Keeps in mind, on disk, that the volume has been set up.
+    /// Keeps a note about the volume on disk, until the pod is gone.
     ///
     /// # Errors
     /// The file system's.
-    pub async fn mark_set_up(&self) -> Result<(), VolumeError> {
-        let marker = self.marker.clone();
+    pub async fn remember(&self, note: &str) -> Result<(), VolumeError> {
+        let (marker, note) = (self.marker.clone(), note.to_owned());
         blocking(move || {
             if let Some(parent) = marker.parent() {
                 let mut builder = DirBuilder::new();
                 builder.recursive(true).mode(0o750);
                 builder.create(parent).tried("mkdir", parent)?;
             }
-            File::create(&marker).map(drop).tried("write", &marker)
+            // All of it or nothing, whenever the agent ends.
+            let new = marker.with_extension("new");
+            std::fs::write(&new, note).tried("write", &new)?;
+            std::fs::rename(&new, &marker).tried("rename", &new)
         })
         .await
     }

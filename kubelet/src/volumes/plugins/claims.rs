@@ -123,6 +123,10 @@ impl VolumePlugin for PersistentVolumes {
     }
 
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<ReadyVolume, VolumeError> {
+        // Once a pod has its volume it keeps it: the claim may be in deletion, which waits for the pod, and the API may be away.
+        if let Some(known) = request.remembered().await.and_then(|note| known(&note)) {
+            return Ok(known);
+        }
         let bound = request.env.timeout(ANSWER_LIMIT, self.bound(request));
         let bound = bound
             .await
@@ -156,6 +160,17 @@ impl VolumePlugin for PersistentVolumes {
     }
 }
 
+/// A volume that was ready before, by what was kept in mind of it.
+fn known(note: &str) -> Option<ReadyVolume> {
+    let (access, path) = note.split_once(' ')?;
+    let read_only = access == "ro";
+    Some(ReadyVolume {
+        path: path.into(),
+        read_only,
+        may_create_sub_path: !read_only,
+    })
+}
+
 async fn ready(
     request: &VolumeRequest<'_>,
     name: &str,
@@ -163,45 +178,49 @@ async fn ready(
 ) -> Result<ReadyVolume, VolumeError> {
     let claim = request.volume.persistent_volume_claim.as_ref();
     let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
-    if let Some(source) = &spec.host_path {
-        let (path, kind) = (source.path.clone(), source.type_.clone());
-        return host_path::ready(request, path, kind, read_only).await;
-    }
-    let Some(source) = &spec.local else {
-        return Err(no_plugin(name));
+    let path = match (&spec.host_path, &spec.local) {
+        (Some(source), _) => {
+            let (path, kind) = (source.path.clone(), source.type_.clone());
+            host_path::ready(path, kind, read_only).await?;
+            &source.path
+        }
+        (None, Some(source)) => {
+            local(request, Path::new(&source.path), read_only).await?;
+            &source.path
+        }
+        (None, None) => return Err(no_plugin(name)),
     };
-    let path = Path::new(&source.path).to_owned();
-    let ready = ReadyVolume {
-        path: path.clone(),
+    let access = if read_only { "ro" } else { "rw" };
+    request.remember(&format!("{access} {path}")).await?;
+    Ok(ReadyVolume {
+        path: path.into(),
         read_only,
         may_create_sub_path: !read_only,
-    };
-    // Once, and not at every sync: there may be much in it.
-    if request.is_set_up().await {
-        return Ok(ready);
-    }
+    })
+}
+
+/// Checks a `local` volume, and gives it to the pod's group.
+async fn local(
+    request: &VolumeRequest<'_>,
+    path: &Path,
+    read_only: bool,
+) -> Result<(), VolumeError> {
     let found = blocking({
-        let path = path.clone();
+        let path = path.to_owned();
         move || std::fs::metadata(path)
     });
-    match found.await {
-        Err(_) => {
-            let why = format!("path \"{}\" does not exist", path.display());
-            return Err(VolumeError::NoMounter(why));
+    let why = match found.await {
+        Err(_) => "does not exist",
+        Ok(meta) if !meta.is_dir() => "is not a directory",
+        Ok(_) if read_only => return Ok(()),
+        Ok(_) => {
+            let context = request.pod.spec.as_ref();
+            let context = context.and_then(|spec| spec.security_context.as_ref());
+            let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+            let only_if_needed = policy == Some("OnRootMismatch");
+            return request.give_to_group(path, false, only_if_needed).await;
         }
-        Ok(meta) if !meta.is_dir() => {
-            let why = format!("path \"{}\" is not a directory", path.display());
-            return Err(VolumeError::NoMounter(why));
-        }
-        Ok(_) => {}
-    }
-    if !read_only {
-        let policy = request.pod.spec.as_ref();
-        let policy = policy.and_then(|spec| spec.security_context.as_ref());
-        let policy = policy.and_then(|context| context.fs_group_change_policy.as_deref());
-        let only_if_needed = policy == Some("OnRootMismatch");
-        request.give_to_group(&path, false, only_if_needed).await?;
-    }
-    request.mark_set_up().await?;
-    Ok(ready)
+    };
+    let why = format!("path \"{}\" {why}", path.display());
+    Err(VolumeError::NoMounter(why))
 }

@@ -51,7 +51,7 @@ impl VolumePlugin for EmptyDir {
             }
         };
         request.make_dir(MODE).await?;
-        let mut new = !request.is_set_up().await;
+        let mut new = request.remembered().await.is_none();
         if memory {
             let asked = source.and_then(|source| source.size_limit.as_ref());
             let size = tmpfs_size(request.pod, asked, &(self.allocatable)());
@@ -60,7 +60,7 @@ impl VolumePlugin for EmptyDir {
         // Once: later, what is in it and who may use it is the containers' own business.
         if new {
             request.give_to_group(&request.dir, false, false).await?;
-            request.mark_set_up().await?;
+            request.remember("").await?;
         }
         Ok(ReadyVolume {
             path: request.dir.clone(),

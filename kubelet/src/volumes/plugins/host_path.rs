@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, FileType};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Volume;
@@ -32,30 +32,36 @@ impl VolumePlugin for HostPath {
             let why = "the volume is no hostPath".to_owned();
             return Err(VolumeError::Refused(why));
         };
-        ready(request, source.path, source.type_, false).await
+        let kind = source.type_.unwrap_or_default();
+        // Once: what becomes of the path while the pod uses it is the node's business.
+        if kind.is_empty() || request.remembered().await.is_some() {
+            return Ok(as_it_is(source.path, false));
+        }
+        let ready = ready(source.path, Some(kind), false).await?;
+        request.remember("").await?;
+        Ok(ready)
     }
 }
 
-/// A path of the node as a volume, if it is of a type. That is looked at once: what becomes of the path while the pod uses it is the
-/// node's business.
+fn as_it_is(path: String, read_only: bool) -> ReadyVolume {
+    ReadyVolume {
+        path: path.into(),
+        read_only,
+        may_create_sub_path: !read_only,
+    }
+}
+
+/// A path of the node as a volume, if it is of a type.
 pub(super) async fn ready(
-    request: &VolumeRequest<'_>,
     path: String,
     kind: Option<String>,
     read_only: bool,
 ) -> Result<ReadyVolume, VolumeError> {
-    let path = PathBuf::from(path);
-    let kind = kind.unwrap_or_default();
-    if !kind.is_empty() && !request.is_set_up().await {
-        let path = path.clone();
-        blocking(move || check(&path, &kind)).await?;
-        request.mark_set_up().await?;
-    }
-    Ok(ReadyVolume {
-        path,
-        read_only,
-        may_create_sub_path: !read_only,
+    blocking(move || {
+        check(Path::new(&path), &kind.unwrap_or_default())?;
+        Ok(as_it_is(path, read_only))
     })
+    .await
 }
 
 /// Checks that a path is what the volume's `type` says, and makes it where it says so. The errors are upstream's words.

@@ -67,8 +67,15 @@ fn claims_become_the_directories_that_they_are_bound_to() {
             assert_eq!(ready.by_name[name].path, data.path());
             assert_eq!(ready.by_name[name].read_only, read_only);
         }
+        // The pod keeps what it has, whatever becomes of the claim.
+        for name in ["host", "local"] {
+            claim(name, "pv-none", "Lost", none()).await;
+        }
+        assert_eq!(room.manager.set_up(&pod).await.unwrap(), ready);
         room.manager.tear_down("u").await.unwrap();
         assert!(data.path().exists());
+        room.manager.set_up(&pod).await.unwrap_err();
+        room.manager.tear_down("u").await.unwrap();
 
         let attach = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], failed to process volumes=[v]: ";
         for (name, expected) in [
