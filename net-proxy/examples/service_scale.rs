@@ -5,6 +5,18 @@
 //! ```
 //! Writes real rules, in a network namespace of its own that it makes and removes, or in the one that is named; `.` is the one that it
 //! runs in. Root is needed.
+//!
+//! Measured on 2026-11-23, two busy cores, Linux 6.18, nft 1.0.6, a debug build, ten endpoints a Service; `ip netns exec` is part of every
+//! time:
+//!
+//! | Services | all at first | one endpoint changes (median of 50) | all told again, nothing changed | all anew after a restart |
+//! |---|---|---|---|---|
+//! | 1,000 | 0.4 s | 19 ms | 44 ms | 0.7 s |
+//! | 5,000 | 2.0 s | 24–30 ms | 0.12–0.19 s | 2.0 s |
+//! | 10,000 | 6.0 s | 56 ms | 0.5 s | 6.7 s |
+//!
+//! Beside it, the layout of Kubernetes' nftables mode (a chain for every endpoint, a map in every rule) for 5,000 Services, written out
+//! and given to the same nft: 28 s on the idle machine (51 s on the busy one), and 0.16 s (1.4 s) for one change.
 
 use std::process::Command;
 use std::time::Duration;
