@@ -10,12 +10,14 @@ pub mod downward;
 pub mod eviction;
 pub mod hooks;
 pub mod images;
+pub mod kubelet;
 pub mod logs;
 pub mod node;
 pub mod objects;
 pub mod parts;
 pub mod pod;
 pub mod probes;
+mod static_pods;
 pub mod tokens;
 pub mod volumes;
 

@@ -1,0 +1,653 @@
+//! [`Kubelet`]: the node agent, put together.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+use k8s_openapi::api::core::v1::Pod;
+use orlop_api::typed::{Informer, Notice};
+use orlop_core::client::Client;
+use orlop_core::env::{CancelToken, Env, TaskGroup};
+use orlop_core::events::{EventBroadcaster, EventRecorder};
+use orlop_core::informer::InformerFactory;
+use orlop_core::runtime::{Container, Runtime};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+
+use crate::config::KubeletConfig;
+use crate::parts::{Cgroups, Configs, Hooks, Images, Probes, Volumes};
+use crate::pod::context::{Context, Desired, Entry, Eviction, Names};
+use crate::pod::kill::restored_pod;
+use crate::pod::metrics::Metrics;
+use crate::pod::runtime_view::RuntimeView;
+use crate::pod::status::Verdict;
+use crate::pod::worker::Worker;
+use crate::pod::writer::StatusWriter;
+use crate::pod::{NodeInfo, Waker, admit, spec, view};
+use crate::static_pods::StaticPods;
+
+/// How often what nobody knows is looked for on the machine.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// What containers of an evicted pod have to end by themselves: upstream's grace for a hard eviction.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
+/// What does a worker's work: each part can be replaced.
+#[derive(Clone)]
+pub struct Parts {
+    /// Volumes.
+    pub volumes: Arc<dyn Volumes>,
+    /// What sandboxes and containers are made of.
+    pub configs: Arc<dyn Configs>,
+    /// Images.
+    pub images: Arc<dyn Images>,
+    /// Probes. Made with the [waker](KubeletBuilder::waker), so that what they find out is looked at.
+    pub probes: Arc<dyn Probes>,
+    /// Hooks.
+    pub hooks: Arc<dyn Hooks>,
+    /// Cgroups.
+    pub cgroups: Arc<dyn Cgroups>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Puts a [`Kubelet`] together. What parts are made with (the recorder, the waker, what is known of the node) can be had before they are.
+pub struct KubeletBuilder {
+    client: Arc<dyn Client>,
+    runtime: Arc<dyn Runtime>,
+    env: Env,
+    config: KubeletConfig,
+    parts: Option<Parts>,
+    waker: Waker,
+    node: NodeInfo,
+    tasks: TaskGroup,
+    events: EventBroadcaster,
+}
+
+impl fmt::Debug for KubeletBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KubeletBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A builder was asked for a kubelet without parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a kubelet needs its parts: give them, or take the defaults")]
+pub struct MissingParts;
+
+impl KubeletBuilder {
+    /// How the agent is set up.
+    #[must_use]
+    pub fn config(mut self, config: KubeletConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Who does the work.
+    #[must_use]
+    pub fn parts(mut self, parts: Parts) -> Self {
+        self.parts = Some(parts);
+        self
+    }
+
+    /// How the agent is set up so far.
+    #[must_use]
+    pub fn configuration(&self) -> &KubeletConfig {
+        &self.config
+    }
+
+    /// What wakes the workers of pods.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// What is known of the node: to be set, as far as it is known, before [`Kubelet::run`].
+    #[must_use]
+    pub fn node(&self) -> NodeInfo {
+        self.node.clone()
+    }
+
+    /// What tells events in the agent's name. To be asked for after [`config`](Self::config), which says on which node it is.
+    #[must_use]
+    pub fn recorder(&self) -> EventRecorder {
+        self.events.recorder_on("kubelet", &self.config.node_name)
+    }
+
+    /// The API.
+    #[must_use]
+    pub fn client(&self) -> Arc<dyn Client> {
+        self.client.clone()
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        self.runtime.clone()
+    }
+
+    /// The environment.
+    #[must_use]
+    pub fn env(&self) -> Env {
+        self.env.clone()
+    }
+
+    /// The kubelet, which does nothing yet.
+    ///
+    /// # Errors
+    /// There are no [parts](Self::parts).
+    pub fn build(self) -> Result<Kubelet, MissingParts> {
+        let parts = self.parts.clone().ok_or(MissingParts)?;
+        let metrics = Arc::new(Metrics::new());
+        let recorder = self.recorder();
+        let view = RuntimeView::new(
+            self.runtime.clone(),
+            self.env.clone(),
+            self.waker.clone(),
+            self.config.relist_period,
+            metrics.clone(),
+        );
+        let writer = StatusWriter::new(self.client.clone(), self.env.clone());
+        let cx = Context {
+            env: self.env,
+            client: self.client,
+            runtime: self.runtime,
+            config: self.config,
+            parts,
+            waker: self.waker,
+            recorder,
+            view,
+            writer,
+            node: self.node,
+            metrics,
+            names: Names::default(),
+            entries: Mutex::default(),
+            ended: Notify::new(),
+        };
+        Ok(Kubelet(Arc::new(Inner {
+            cx: Arc::new(cx),
+            tasks: self.tasks,
+            static_pods: StaticPods::default(),
+            api_listed: AtomicBool::new(false),
+            files_read: AtomicBool::new(false),
+            housekeeping: Notify::new(),
+        })))
+    }
+}
+
+/// The node agent. Clones are the same one.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use orlop_core::{client::Client, env::{CancelToken, Env}, runtime::Runtime};
+/// # use orlop_kubelet::{config::KubeletConfig, kubelet::{Kubelet, MissingParts, Parts}};
+/// # async fn example(client: Arc<dyn Client>, runtime: Arc<dyn Runtime>, env: Env, parts: Parts, stop: CancelToken) -> Result<(), MissingParts> {
+/// let kubelet = Kubelet::builder(client, runtime, env)
+///     .config(KubeletConfig::new("node-1"))
+///     .parts(parts)
+///     .build()?;
+/// kubelet.run(&stop).await; // returns when `stop` is cancelled; containers go on
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Kubelet(Arc<Inner>);
+
+struct Inner {
+    cx: Arc<Context>,
+    tasks: TaskGroup,
+    static_pods: StaticPods,
+    /// Whether the API has told of all pods of the node.
+    api_listed: AtomicBool,
+    /// Whether the manifests were read.
+    files_read: AtomicBool,
+    /// Rung when there may be something to tidy up.
+    housekeeping: Notify,
+}
+
+impl fmt::Debug for Kubelet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubelet")
+            .field("node", &self.0.cx.config.node_name)
+            .field("pods", &self.0.cx.entries.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A container of a pod, as the runtime has it.
+#[derive(Clone, Debug)]
+pub struct PodContainer {
+    /// The pod, with the agent's own view of its status.
+    pub pod: Arc<Pod>,
+    /// The containers of that name, the newest first: the one that runs or ran last, then what is kept of those before it.
+    pub containers: Vec<Arc<Container>>,
+}
+
+/// Stops tasks when it is dropped.
+struct StopOnDrop(CancelToken);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Kubelet {
+    /// A builder. Its tasks run in `env`.
+    #[must_use]
+    pub fn builder(client: Arc<dyn Client>, runtime: Arc<dyn Runtime>, env: Env) -> KubeletBuilder {
+        let tasks = TaskGroup::new(env.clone());
+        let events = EventBroadcaster::start(&tasks, client.clone());
+        KubeletBuilder {
+            client,
+            runtime,
+            env,
+            config: KubeletConfig::new(""),
+            parts: None,
+            waker: Waker::new(),
+            node: NodeInfo::new(),
+            tasks,
+            events,
+        }
+    }
+
+    /// Looks after the pods of the node until the token is cancelled. What runs goes on then, to be adopted by who comes next. To be called
+    /// once.
+    pub async fn run(&self, token: &CancelToken) {
+        let tasks = &self.0.tasks;
+        let _stop = StopOnDrop(tasks.token());
+        self.0.cx.writer.start(tasks);
+        let cx = self.0.cx.clone();
+        tasks.spawn_until_cancelled("runtime", async move { cx.view.follow().await });
+        let own = self.clone();
+        tasks.spawn_until_cancelled("pods of the API", async move { own.follow_api().await });
+        let own = self.clone();
+        tasks.spawn_until_cancelled("static pods", async move {
+            own.0.static_pods.follow(&own).await;
+        });
+        let own = self.clone();
+        tasks.spawn_until_cancelled("housekeeping", async move { own.keep_house().await });
+        token.cancelled().await;
+        tasks.shutdown().await;
+    }
+
+    /// The pods of this node, static ones too, with the agent's own view of their status, in order of their uids.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        let entries = self.0.cx.entries.lock();
+        entries.values().map(|entry| shown(entry)).collect()
+    }
+
+    /// A pod by its name, and if given its uid, which for a static pod may be its mirror's.
+    #[must_use]
+    pub fn find_pod(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Arc<Pod>> {
+        self.find(namespace, name, uid).map(|entry| shown(&entry))
+    }
+
+    fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Arc<Entry>> {
+        let entries = self.0.cx.entries.lock();
+        let mut named = entries.values().filter(|entry| {
+            let desired = entry.desired.lock();
+            let same =
+                spec::namespace(&desired.pod) == namespace && spec::name(&desired.pod) == name;
+            let mirror = desired.api.as_ref().map(|api| spec::uid(api).to_owned());
+            same && uid.is_none_or(|uid| uid == entry.uid || mirror.as_deref() == Some(uid))
+        });
+        let first = named.next()?;
+        // Of two with the same name, the one that is not going is meant.
+        let better = named.find(|entry| !entry.is_gone());
+        Some(better.filter(|_| first.is_gone()).unwrap_or(first).clone())
+    }
+
+    /// A pod and its containers of a name, as the runtime has them. `None` if there is no such pod.
+    #[must_use]
+    pub fn container(&self, namespace: &str, pod: &str, container: &str) -> Option<PodContainer> {
+        let entry = self.find(namespace, pod, None)?;
+        let seen = self.0.cx.view.get(&entry.uid);
+        Some(PodContainer {
+            pod: shown(&entry),
+            containers: seen.named(container).cloned().collect(),
+        })
+    }
+
+    /// All that the runtime has of a pod.
+    #[must_use]
+    pub fn observed(&self, uid: &str) -> Arc<crate::pod::Observed> {
+        self.0.cx.view.get(uid)
+    }
+
+    /// Drives a pod out of the node: its containers are ended at once, and its phase becomes `Failed`. Whether there is such a pod, which
+    /// has not come to its end.
+    pub fn evict(&self, uid: &str, reason: &str, message: &str) -> bool {
+        let Some(entry) = self.0.cx.entries.lock().get(uid).cloned() else {
+            return false;
+        };
+        {
+            let mut desired = entry.desired.lock();
+            if desired.finished || desired.evicted.is_some() || spec::is_finished(&desired.pod) {
+                return false;
+            }
+            desired.evicted = Some(Eviction {
+                verdict: Verdict {
+                    reason: reason.to_owned(),
+                    message: message.to_owned(),
+                },
+                grace: EVICTION_GRACE,
+                at: self.0.cx.env.wall(),
+            });
+        }
+        entry.bell.notify_one();
+        true
+    }
+
+    /// What tells events in the agent's name.
+    #[must_use]
+    pub fn recorder(&self) -> EventRecorder {
+        self.0.cx.recorder.clone()
+    }
+
+    /// What wakes the workers of pods.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.0.cx.waker.clone()
+    }
+
+    /// What is known of the node.
+    #[must_use]
+    pub fn node(&self) -> NodeInfo {
+        self.0.cx.node.clone()
+    }
+
+    /// How the agent is set up.
+    #[must_use]
+    pub fn config(&self) -> &KubeletConfig {
+        &self.0.cx.config
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        self.0.cx.runtime.clone()
+    }
+
+    /// The API.
+    #[must_use]
+    pub fn client(&self) -> Arc<dyn Client> {
+        self.0.cx.client.clone()
+    }
+
+    /// The environment.
+    #[must_use]
+    pub fn env(&self) -> Env {
+        self.0.cx.env.clone()
+    }
+
+    /// The metrics of pods and their workers, under upstream's names.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Registry> {
+        self.0.cx.metrics.registry()
+    }
+
+    /// Whether all sources of pods have been read.
+    #[must_use]
+    pub fn has_synced(&self) -> bool {
+        self.0.api_listed.load(Ordering::Acquire) && self.0.files_read.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cx(&self) -> &Arc<Context> {
+        &self.0.cx
+    }
+
+    /// Notes that the manifests were read.
+    pub(crate) fn files_read(&self) {
+        if !self.0.files_read.swap(true, Ordering::AcqRel) {
+            self.0.housekeeping.notify_one();
+        }
+    }
+
+    /// Takes the pods of the node from the API, for ever.
+    async fn follow_api(&self) {
+        let cx = &self.0.cx;
+        let factory = InformerFactory::new(cx.client.clone(), cx.env.clone());
+        let informer = Informer::<Pod>::scoped(&factory, |scope| {
+            scope.field_selector = format!("spec.nodeName={}", cx.config.node_name);
+        });
+        let mut notices = informer.subscribe();
+        factory.start(&self.0.tasks);
+        informer.synced().await;
+        match informer.list() {
+            Ok(mut first) => {
+                // Those that were there first are admitted first.
+                first.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+                for pod in first {
+                    self.take(pod, None);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a pod does not fit its type"),
+        }
+        self.0.api_listed.store(true, Ordering::Release);
+        self.0.housekeeping.notify_one();
+        self.0.static_pods.wake();
+        loop {
+            match notices.next().await {
+                Ok(Some(Notice::Added { object, .. })) => self.take(object, None),
+                Ok(Some(Notice::Updated { old, new })) => {
+                    if spec::uid(&old) != spec::uid(&new) {
+                        self.let_go(&old);
+                    }
+                    self.take(new, Some(&old));
+                }
+                Ok(Some(Notice::Deleted { object, .. })) => self.let_go(&object),
+                Ok(None) => return,
+                Err(error) => tracing::warn!(%error, "a pod does not fit its type"),
+            }
+        }
+    }
+
+    /// Takes a pod of the API, new or changed.
+    fn take(&self, pod: Arc<Pod>, old: Option<&Pod>) {
+        let uid = spec::uid(&pod);
+        if uid.is_empty() {
+            return;
+        }
+        if spec::is_mirror(&pod) {
+            self.0.static_pods.mirror(pod);
+            return;
+        }
+        let known = self.0.cx.entries.lock().get(uid).cloned();
+        let Some(entry) = known else {
+            self.add(pod.clone(), Some(pod));
+            return;
+        };
+        let quiet = old.is_some_and(|old| !changes_work(old, &pod));
+        {
+            let mut desired = entry.desired.lock();
+            if desired.gone {
+                return;
+            }
+            desired.api = Some(pod.clone());
+            desired.pod = pod.clone();
+        }
+        if quiet {
+            // The API may have been told otherwise by somebody.
+            let told = entry.told.lock().clone();
+            if let Some(status) = told.and_then(|told| told.status.clone()) {
+                self.0.cx.writer.set(&entry.uid, pod, Arc::new(status));
+            }
+        } else {
+            entry.bell.notify_one();
+        }
+    }
+
+    /// Notes that the API has a pod no more.
+    fn let_go(&self, pod: &Arc<Pod>) {
+        if spec::is_mirror(pod) {
+            self.0.static_pods.mirror_gone(pod);
+            return;
+        }
+        let Some(entry) = self.0.cx.entries.lock().get(spec::uid(pod)).cloned() else {
+            return;
+        };
+        {
+            let mut desired = entry.desired.lock();
+            desired.pod = pod.clone();
+            desired.gone = true;
+        }
+        entry.bell.notify_one();
+    }
+
+    /// Begins to look after a pod.
+    pub(crate) fn add(&self, pod: Arc<Pod>, api: Option<Arc<Pod>>) {
+        let info = view(&pod);
+        let ends = spec::is_finished(&pod) || spec::is_being_deleted(&pod);
+        let rejected = match &info {
+            Ok(info) if !ends => self.admit(&pod, info).err(),
+            Ok(_) => None,
+            Err(verdict) => Some(verdict.clone()),
+        };
+        let desired = Desired {
+            pod,
+            api,
+            gone: false,
+            rejected,
+            evicted: None,
+            finished: false,
+        };
+        self.spawn(desired, info.ok().map(Arc::new));
+    }
+
+    fn spawn(&self, desired: Desired, info: Option<Arc<orlop_core::scheduling::PodInfo>>) {
+        let cx = &self.0.cx;
+        let uid = spec::uid(&desired.pod).to_owned();
+        cx.names.claim(&desired.pod, &uid);
+        let entry = Arc::new(Entry {
+            bell: cx.waker.bell(&uid),
+            uid: uid.clone(),
+            desired: Mutex::new(desired),
+            told: Mutex::new(None),
+            info,
+            seen_at: cx.env.now(),
+        });
+        let count = {
+            let mut entries = cx.entries.lock();
+            entries.insert(uid, entry.clone());
+            entries.len()
+        };
+        cx.metrics.desired(count);
+        let worker = Worker::new(cx.clone(), entry);
+        self.0
+            .tasks
+            .spawn_until_cancelled("pod worker", worker.run());
+    }
+
+    fn admit(&self, pod: &Pod, info: &orlop_core::scheduling::PodInfo) -> Result<(), Verdict> {
+        let cx = &self.0.cx;
+        let others: Vec<_> = {
+            let entries = cx.entries.lock();
+            let counting = entries.values().filter(|entry| entry.counts());
+            counting.filter_map(|entry| entry.info.clone()).collect()
+        };
+        let name = &cx.config.node_name;
+        admit(pod, info, &others, &cx.node.get(), name, cx.config.max_pods)
+    }
+
+    /// Ends and removes what is on the machine of pods that no source has, as soon as all sources have been read, and now and then.
+    async fn keep_house(&self) {
+        let cx = &self.0.cx;
+        loop {
+            if self.has_synced() && !cx.view.has_listed() {
+                let listed = std::pin::pin!(cx.view.first_list.notified());
+                select(listed, cx.env.sleep(Duration::from_secs(1))).await;
+                continue;
+            }
+            if self.has_synced() {
+                self.tidy().await;
+            }
+            let rung = std::pin::pin!(self.0.housekeeping.notified());
+            if let Either::Right(((), rung)) = select(rung, cx.env.sleep(HOUSEKEEPING)).await {
+                // A bell that rang at the same moment is not lost.
+                let _ = rung.now_or_never();
+            }
+        }
+    }
+
+    async fn tidy(&self) {
+        let cx = &self.0.cx;
+        let running = cx.view.uids();
+        let (volumes, cgroups) = (&cx.parts.volumes, &cx.parts.cgroups);
+        let on_disk = volumes.on_disk().await;
+        let left: BTreeSet<String> = on_disk
+            .into_iter()
+            .chain(cgroups.on_machine().await)
+            .collect();
+        let is_known = |uid: &String| cx.entries.lock().contains_key(uid);
+        for uid in running.iter().filter(|uid| !is_known(uid)) {
+            let seen = cx.view.get(uid);
+            if uid.is_empty() || seen.is_empty() {
+                continue;
+            }
+            tracing::info!(uid, "a pod that nobody knows runs here: it is ended");
+            let desired = Desired {
+                pod: Arc::new(restored_pod(uid, &seen)),
+                api: None,
+                gone: true,
+                rejected: None,
+                evicted: None,
+                finished: true,
+            };
+            self.spawn(desired, None);
+        }
+        for uid in left.iter().filter(|uid| !is_known(uid)) {
+            if let Err(error) = volumes.tear_down(uid).await {
+                tracing::warn!(uid, %error, "the volumes of a pod that is gone are still there");
+                continue;
+            }
+            if let Err(error) = cgroups.remove(uid).await {
+                tracing::warn!(uid, %error, "the cgroup of a pod that is gone is still there");
+            }
+        }
+    }
+}
+
+/// A pod with the agent's own view of its status.
+fn shown(entry: &Entry) -> Arc<Pod> {
+    let told = entry.told.lock().clone();
+    told.unwrap_or_else(|| entry.pod())
+}
+
+/// Whether a worker has something to do about a change of its pod. What it told the API itself it knows.
+fn changes_work(old: &Pod, new: &Pod) -> bool {
+    let phase = |pod: &Pod| spec::is_finished(pod);
+    let foreign = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        let all = status.and_then(|status| status.conditions.as_deref());
+        let gates = spec::spec(pod).readiness_gates.as_deref();
+        let of_gates = all.unwrap_or_default().iter().filter(|one| {
+            let mut gates = gates.unwrap_or_default().iter();
+            gates.any(|gate| gate.condition_type == one.type_)
+        });
+        of_gates.cloned().collect::<Vec<_>>()
+    };
+    let (was, is) = (&old.metadata, &new.metadata);
+    old.spec != new.spec
+        || was.deletion_timestamp != is.deletion_timestamp
+        || was.deletion_grace_period_seconds != is.deletion_grace_period_seconds
+        || was.labels != is.labels
+        || was.annotations != is.annotations
+        || was.generation != is.generation
+        || phase(old) != phase(new)
+        || foreign(old) != foreign(new)
+}
+
+#[cfg(test)]
+mod tests;
