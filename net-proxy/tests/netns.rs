@@ -402,3 +402,36 @@ async fn a_transaction_that_fails_is_followed_by_a_table_made_anew() {
     .await;
     proxy.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_protocol_is_spread_over_the_endpoints() {
+    let Some(lab) = Lab::new("protocols") else {
+        return;
+    };
+    let proxy = lab.start(|_| {});
+    lab.pods_serve(&["a", "b"]);
+    let spec = json!({"clusterIP": "10.96.0.10", "ports": [{"port": 80}, {"port": 80, "protocol": "UDP"}, {"port": 80, "protocol": "SCTP"}]});
+    lab.service("web", spec).await;
+    lab.slice("web", json!([lab.ready("a"), lab.ready("b")]))
+        .await;
+    lab.until("both endpoints answer by UDP", || {
+        let answers = (0..12).filter_map(|_| ask_udp(&lab.udp("c", VIP)).ok());
+        answers
+            .map(|answer| answer.server)
+            .collect::<BTreeSet<_>>()
+            .len()
+            == 2
+    })
+    .await;
+    let answers: BTreeSet<String> = (0..20).map(|_| lab.ask("c", VIP).unwrap().server).collect();
+    assert_eq!(answers.len(), 2);
+    // Nobody here speaks SCTP, but its rules are there.
+    let map = lab
+        .nft("list map ip kube-proxy service-endpoints-sctp-0")
+        .unwrap();
+    assert!(
+        map.contains(&Lab::pod_ip("a")) && map.contains(&Lab::pod_ip("b")),
+        "{map}"
+    );
+    proxy.stop().await;
+}

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orlop_core::env::{Env, Moment};
+use orlop_core::network::Protocol;
 
 use self::ruleset::Ruleset;
 use self::script::{Script, TABLE, family_word};
@@ -35,6 +36,7 @@ use crate::backend::{Applied, Backend, Changes};
 use crate::config::{Family, NodePortAddresses, ProxyConfig};
 use crate::exec::Exec;
 use crate::metrics::ProxyMetrics;
+use crate::view::protocol_word;
 
 /// How long one transaction may take. Tens of thousands of Services take some seconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -101,7 +103,7 @@ impl NftBackend {
         }
     }
 
-    /// A table without Services, but with a rule that chooses.
+    /// A table without Services, but with rules that choose.
     fn sample(&self, family: Family) -> Script {
         let nothing = Changes {
             family,
@@ -111,14 +113,17 @@ impl NftBackend {
         };
         let (_, mut script) =
             Ruleset::new(self.settings(&nothing), &nothing.services, self.env.now());
-        script
-            .add_sets
-            .push(ruleset::numbered(family, script::Container::Endpoints(0)));
         let ip = family_word(family);
-        let rule = format!(
-            "meta l4proto tcp dnat {ip} to numgen random mod 2 offset 0 map @service-endpoints-0"
-        );
-        script.add_rules.push(("services".to_owned(), rule));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let map = ruleset::numbered(family, script::Container::Endpoints(protocol, 0));
+            let rule = format!(
+                "meta l4proto {} dnat {ip} to numgen random mod 2 offset 0 map @{}",
+                protocol_word(protocol),
+                map.1
+            );
+            script.add_sets.push(map);
+            script.add_rules.push(("services".to_owned(), rule));
+        }
         script
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orlop_core::env::Moment;
+use orlop_core::network::Protocol;
 use orlop_core::object::ObjectKey;
 
 use super::pool::{Pool, Slots};
@@ -25,7 +26,7 @@ pub(super) struct Ruleset {
     ports: BTreeMap<ObjectKey, BTreeMap<Arc<PortName>, Placed>>,
     /// Who wants which element, in order of names, with what follows the key. The first one has it: no two ports can.
     claims: BTreeMap<At, Vec<(Arc<PortName>, String)>>,
-    endpoints: Pool,
+    endpoints: BTreeMap<Protocol, Pool>,
     chains: Pool,
     /// Chains that are empty and can be deleted, with the moment from which on.
     stale: BTreeMap<String, Moment>,
@@ -41,7 +42,7 @@ struct Placed {
 /// Which map a choice is looked up in.
 fn container(choice: &Choice, slots: Slots) -> Container {
     match choice {
-        Choice::Endpoints(..) => Container::Endpoints(slots.part),
+        Choice::Endpoints(protocol, _) => Container::Endpoints(*protocol, slots.part),
         Choice::Chains(_) => Container::AffinityEndpoints(slots.part),
     }
 }
@@ -65,7 +66,7 @@ impl Ruleset {
             settings,
             ports: BTreeMap::new(),
             claims: BTreeMap::new(),
-            endpoints: Pool::default(),
+            endpoints: BTreeMap::new(),
             chains: Pool::default(),
             stale: BTreeMap::new(),
         };
@@ -297,7 +298,7 @@ impl Ruleset {
             self.empty(choice, slots, script);
         }
         let pool = match new {
-            Choice::Endpoints(..) => &mut self.endpoints,
+            Choice::Endpoints(protocol, _) => self.endpoints.entry(*protocol).or_default(),
             Choice::Chains(_) => &mut self.chains,
         };
         let before = pool.parts();
@@ -330,7 +331,12 @@ impl Ruleset {
             .or_default()
             .extend(keys);
         match choice {
-            Choice::Endpoints(..) => self.endpoints.give_back(slots),
+            Choice::Endpoints(protocol, _) => {
+                self.endpoints
+                    .entry(*protocol)
+                    .or_default()
+                    .give_back(slots);
+            }
             Choice::Chains(_) => self.chains.give_back(slots),
         }
     }
@@ -386,9 +392,10 @@ impl Ruleset {
 pub(super) fn numbered(family: Family, container: Container) -> (&'static str, String, String) {
     let ip = super::script::family_word(family);
     let to = match container {
-        Container::AffinityEndpoints(_) => "verdict".to_owned(),
-        // The type of a port; it holds for all protocols.
-        _ => format!("{ip} daddr . tcp dport"),
+        Container::Endpoints(protocol, _) => {
+            format!("{ip} daddr . {} dport", protocol_word(protocol))
+        }
+        _ => "verdict".to_owned(),
     };
     let body = format!("typeof numgen random mod 1 : {to} ;");
     ("map", container.name().into_owned(), body)

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use orlop_core::network::Protocol;
+
 use crate::config::Family;
+use crate::view::protocol_word;
 
 /// The name of the table.
 pub(super) const TABLE: &str = "kube-proxy";
@@ -29,8 +32,8 @@ pub(super) enum Container {
     FirewallIps,
     /// Connections of endpoints with themselves.
     HairpinConnections,
-    /// A part of the endpoints, by number.
-    Endpoints(u32),
+    /// A part of the endpoints of a protocol, by number. (nft lets no map of one protocol's ports stand in a rule of another.)
+    Endpoints(Protocol, u32),
     /// A part of the endpoints' chains, by number; for Services whose clients stay with their endpoint.
     AffinityEndpoints(u32),
 }
@@ -45,7 +48,10 @@ impl Container {
             Self::NoEndpointNodePorts => "no-endpoint-nodeports",
             Self::FirewallIps => "firewall-ips",
             Self::HairpinConnections => "hairpin-connections",
-            Self::Endpoints(part) => return Cow::Owned(format!("service-endpoints-{part}")),
+            Self::Endpoints(protocol, part) => {
+                let protocol = protocol_word(protocol);
+                return Cow::Owned(format!("service-endpoints-{protocol}-{part}"));
+            }
             Self::AffinityEndpoints(part) => {
                 return Cow::Owned(format!("affinity-endpoints-{part}"));
             }

@@ -59,14 +59,14 @@ fn a_cluster_ip_becomes_a_chain_and_numbered_endpoints() {
     assert_eq!(
         commands(&spec, &endpoints),
         "\
-add map service-endpoints-0 { typeof numgen random mod 1 : ip daddr . tcp dport ; }
+add map service-endpoints-tcp-0 { typeof numgen random mod 1 : ip daddr . tcp dport ; }
 add chain service-AFD2ON2L-ns/svc1/tcp/p80
 add element cluster-ips { 172.30.0.41 }
 add element service-ips { 172.30.0.41 . tcp . 80 : goto service-AFD2ON2L-ns/svc1/tcp/p80 }
 add element hairpin-connections { 10.180.0.1 . 10.180.0.1, 10.180.0.2 . 10.180.0.2 }
-add element service-endpoints-0 { 0 : 10.180.0.1 . 8080, 1 : 10.180.0.2 . 8080 }
+add element service-endpoints-tcp-0 { 0 : 10.180.0.1 . 8080, 1 : 10.180.0.2 . 8080 }
 add rule service-AFD2ON2L-ns/svc1/tcp/p80 ip daddr 172.30.0.41 tcp dport 80 ip saddr != 10.200.0.0/16 jump mark-for-masquerade
-add rule service-AFD2ON2L-ns/svc1/tcp/p80 meta l4proto tcp dnat ip to numgen random mod 2 offset 0 map @service-endpoints-0
+add rule service-AFD2ON2L-ns/svc1/tcp/p80 meta l4proto tcp dnat ip to numgen random mod 2 offset 0 map @service-endpoints-tcp-0
 "
     );
 }

@@ -285,7 +285,7 @@ impl Lab {
         let object = json!({
             "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}},
             "addressType": family,
-            "ports": [{"port": 8080, "protocol": "TCP"}, {"port": 8080, "protocol": "UDP"}], "endpoints": endpoints,
+            "ports": [{"port": 8080, "protocol": "TCP"}, {"port": 8080, "protocol": "UDP"}, {"port": 8080, "protocol": "SCTP"}], "endpoints": endpoints,
         });
         self.put(&SLICES, service, object).await;
     }
