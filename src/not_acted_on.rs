@@ -26,10 +26,6 @@ const fn namespaced(group: &'static str, plural: &'static str, kind: &'static st
 
 const NOT_ACTED_ON: &[(Resource, &str)] = &[
     (
-        namespaced("apps", "daemonsets", "DaemonSet"),
-        stored!("daemonsets"),
-    ),
-    (
         namespaced("apps", "statefulsets", "StatefulSet"),
         stored!("statefulsets"),
     ),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`manager`] | runs controllers: informers, queues, retries, metrics, leader election, shutdown |
 //! | [`deployment`] | Deployments: ReplicaSets of theirs, rollouts, history |
+//! | [`daemonset`] | DaemonSets: a pod on each node |
 //! | [`replicaset`] | ReplicaSets: so many pods of a template |
 //! | [`job`], [`ttl_after_finished`] | Jobs: pods that end, and what happens afterwards |
 //! | [`endpoints`], [`endpointslice`] | which pods stand behind a Service |
@@ -50,6 +51,7 @@
 pub mod bootstrap_token;
 pub mod certificates;
 mod common;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

@@ -156,7 +156,7 @@ mod tests {
             assert!(Arc::ptr_eq(&first.pods[&key].1, &second.pods[&key].1));
             objects.remove(&PODS, "pr", "a");
             objects.remove(&PODS, "pr", "b");
-            assert!(!has(&*graph.of(&*objects, "n").await.unwrap(), "sa"));
+            assert!(!has(&graph.of(&*objects, "n").await.unwrap(), "sa"));
             assert!(graph.nodes().is_empty());
         });
     }

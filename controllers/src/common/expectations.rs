@@ -52,6 +52,22 @@ impl Expectations {
         };
     }
 
+    /// So many will appear, and these will go.
+    pub(crate) fn expect(
+        &self,
+        env: &Env,
+        key: &ObjectKey,
+        creations: usize,
+        uids: impl IntoIterator<Item = String>,
+    ) {
+        let expected = Expected {
+            creations,
+            deletions: uids.into_iter().collect(),
+            since: env.now(),
+        };
+        self.0.lock().insert(key.clone(), expected);
+    }
+
     /// One has appeared; or `count` were not made after all.
     pub(crate) fn created(&self, key: &ObjectKey, count: usize) {
         if let Some(expected) = self.0.lock().get_mut(key) {

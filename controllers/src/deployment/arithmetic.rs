@@ -100,7 +100,7 @@ pub fn resolve_fenceposts(strategy: Option<&DeploymentStrategy>, size: i32) -> F
 }
 
 /// A number, or a percentage of `of`. What is neither counts as nothing.
-fn scaled(value: &IntOrString, of: i32, up: bool) -> i32 {
+pub(crate) fn scaled(value: &IntOrString, of: i32, up: bool) -> i32 {
     match value {
         IntOrString::Int(number) => (*number).max(0),
         IntOrString::String(text) => {

@@ -33,7 +33,7 @@ fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
 }
 
 /// Whether two templates are the same version.
-pub(super) fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub(crate) fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     without_hash(a) == without_hash(b)
 }
 

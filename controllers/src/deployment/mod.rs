@@ -24,7 +24,9 @@ use crate::common;
 use crate::common::ownership::{claim, index_owners};
 use crate::common::resources::{DEPLOYMENTS, PODS, REPLICA_SETS};
 
+pub(crate) use self::arithmetic::scaled;
 pub use self::arithmetic::{Fenceposts, Strategy, resolve_fenceposts};
+pub(crate) use self::hash::same_template;
 pub use self::hash::template_hash;
 
 /// The label that tells the pods of one version from those of another.

@@ -29,9 +29,9 @@ use prometheus_client::registry::Registry;
 pub use self::catalog::{Catalog, FixedCatalog};
 
 use crate::{
-    bootstrap_token, certificates, deployment, endpoints, endpointslice, garbage_collector, job,
-    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount,
-    ttl_after_finished,
+    bootstrap_token, certificates, daemonset, deployment, endpoints, endpointslice,
+    garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
+    serviceaccount, ttl_after_finished,
 };
 
 /// The identity for which the manager asks a client for its informers and its lease; Kubernetes' `system:kube-controller-manager`, which
@@ -183,6 +183,7 @@ impl Builder {
             all.extend([
                 Arc::new(deployment::DeploymentController::new()) as Arc<dyn Controller>,
                 Arc::new(replicaset::ReplicaSetController::new()),
+                Arc::new(daemonset::DaemonSetController::new()),
                 Arc::new(endpoints::EndpointsController::new()),
                 Arc::new(endpointslice::EndpointSliceController::new()),
                 Arc::new(namespace::NamespaceController::new(catalog.clone())),

@@ -146,7 +146,7 @@ fn what_cannot_be_built_says_why() {
         .without("job-controller")
         .build()
         .unwrap();
-    assert_eq!(all.names().len(), 14);
+    assert_eq!(all.names().len(), 15);
 }
 
 #[test]

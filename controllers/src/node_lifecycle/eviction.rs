@@ -43,7 +43,8 @@ fn no_execute(node: &Node) -> Vec<Taint> {
         .collect()
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration is one of a taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let same_effect = toleration
         .effect
         .as_deref()

@@ -26,6 +26,7 @@ use crate::common::resources::{LEASES, NODES, PODS};
 use crate::common::{self, pods};
 
 pub use self::eviction::TaintEvictionController;
+pub(crate) use self::eviction::tolerates;
 pub use self::taints::{NOT_READY, UNREACHABLE, condition_taints};
 
 /// The namespace of the nodes' leases.
