@@ -2,6 +2,7 @@
 
 #[allow(dead_code)]
 mod blocking;
+pub mod certificates;
 pub mod cgroups;
 pub mod config;
 pub mod config_file;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::files::{SECRET, write_atomically};
-use crate::pki::KeyAndCertificate;
+use crate::pki::{KeyAndCertificate, pem_blocks};
 use crate::{Error, yaml};
 
 /// Where a pod finds its service account.
@@ -489,7 +489,21 @@ fn credentials(name: &str, user: &User) -> Result<Credentials, Error> {
     )?;
     let key = data_or_file("client-key", &user.client_key_data, &user.client_key)?;
     let certificate = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(KeyAndCertificate { certificate, key }),
+        (Some(certificate), Some(key)) => {
+            // A kubelet has both in one file: the key is not to be shown with the certificate.
+            let both = certificate.contains("PRIVATE KEY-----");
+            let certificate = if both {
+                pem_blocks(&certificate, "CERTIFICATE")
+            } else {
+                certificate
+            };
+            let key = if both {
+                pem_blocks(&key, "PRIVATE KEY")
+            } else {
+                key
+            };
+            Some(KeyAndCertificate { certificate, key })
+        }
         (None, None) => None,
         (Some(_), None) => {
             return Err(invalid(format!(

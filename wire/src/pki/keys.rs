@@ -133,6 +133,27 @@ pub fn private_key_from_pem(what: &str, pem: &[u8]) -> Result<PrivateKeyDer<'sta
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| Error::pem(what, error))
 }
 
+/// The blocks of a PEM text whose label ends with a word, such as `CERTIFICATE` or `PRIVATE KEY`: what is in one file can be taken apart.
+#[must_use]
+pub fn pem_blocks(text: &str, word: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let label = line.trim().strip_suffix("-----");
+        if let Some(label) = label.and_then(|label| label.strip_prefix("-----BEGIN ")) {
+            inside = label.ends_with(word);
+        }
+        if inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        if line.starts_with("-----END ") {
+            inside = false;
+        }
+    }
+    kept
+}
+
 /// A private key that can sign here, whichever form it is written in.
 pub(super) fn key_pair_from_pem(what: &str, pem: &str) -> Result<KeyPair, Error> {
     let pkcs8 = match private_key_from_pem(what, pem.as_bytes())? {

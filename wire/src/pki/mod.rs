@@ -27,5 +27,7 @@ mod tests;
 pub use authority::{CertificateAuthority, SubjectName};
 pub use cluster::{ClusterPki, ClusterPkiOptions, files};
 pub use identity::{CertificateIdentity, ClientVerifier};
-pub use keys::{KeyAndCertificate, SigningKeyPair, certificates_from_pem, private_key_from_pem};
+pub use keys::{
+    KeyAndCertificate, SigningKeyPair, certificates_from_pem, pem_blocks, private_key_from_pem,
+};
 pub use request::CertificateRequest;
