@@ -19,6 +19,8 @@ pub mod parts;
 pub mod pod;
 pub mod probes;
 mod static_pods;
+pub mod server;
+pub mod stats;
 pub mod tokens;
 pub mod volumes;
 
