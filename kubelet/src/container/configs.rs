@@ -123,12 +123,8 @@ impl ContainerConfigs {
 }
 
 /// What stops a sandbox from being configured.
-fn no_sandbox(pod: &Pod, message: impl fmt::Display) -> PartError {
-    let message = format!(
-        "GeneratePodSandboxConfig for pod {:?} failed: {message}",
-        words::pod_text(pod)
-    );
-    PartError::of_pod("FailedCreatePodSandBox", message)
+fn no_sandbox<M: fmt::Display>(message: M) -> PartError {
+    PartError::of_pod("FailedCreatePodSandBox", message.to_string())
 }
 
 /// What stops a container from being configured.
@@ -155,8 +151,8 @@ impl Inner {
         let spec = pod
             .spec
             .as_ref()
-            .ok_or_else(|| no_sandbox(pod, "the pod has no specification"))?;
-        let failed = |message: String| no_sandbox(pod, message);
+            .ok_or_else(|| no_sandbox("the pod has no specification"))?;
+        let failed = no_sandbox::<String>;
         let handler = self
             .handler(spec.runtime_class_name.as_deref())
             .await
@@ -165,12 +161,7 @@ impl Inner {
         let confined = security::of_sandbox(pod, user);
         if confined.identity.supplemental_groups_policy == SupplementalGroupsPolicy::Strict {
             // A runtime that does not know the policy would give groups that the pod does not want.
-            let status = self
-                .sources
-                .runtime
-                .status()
-                .await
-                .map_err(|error| no_sandbox(pod, error))?;
+            let status = self.sources.runtime.status().await.map_err(no_sandbox)?;
             if !status.features.supplemental_groups_policy {
                 return Err(failed(
                     "SupplementalGroupsPolicy=Strict is not supported in this node".to_owned(),
@@ -193,13 +184,7 @@ impl Inner {
                 .mode(0o755)
                 .create(&made)
         });
-        made.await.map_err(|error| {
-            let message = format!(
-                "Create pod log directory for pod {:?} failed: {error}",
-                words::pod_text(pod)
-            );
-            PartError::of_pod("FailedCreatePodSandBox", message)
-        })?;
+        made.await.map_err(no_sandbox)?;
         Ok(SandboxConfig {
             metadata,
             hostname: name,

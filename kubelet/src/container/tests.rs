@@ -540,8 +540,6 @@ fn a_sandbox_that_the_node_cannot_make_is_refused() {
         ] {
             let error = world.configs.sandbox(&with(more), 0).await.unwrap_err();
             assert_eq!(error.event, "FailedCreatePodSandBox");
-            let message =
-                format!("GeneratePodSandboxConfig for pod \"web_ns(1f0e)\" failed: {message}");
             assert_eq!(error.message, message);
         }
         fs::remove_file(world.root.path().join("resolv.conf")).unwrap();

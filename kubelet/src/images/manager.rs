@@ -380,17 +380,12 @@ impl Images for ImageManager {
         sandbox: &SandboxConfig,
     ) -> Result<Image, PartError> {
         let done = self.0.ensure(pod, container, sandbox).await;
-        done.map_err(|Refusal { reason, message }| {
-            let about = reference_of(pod, container);
-            self.0
-                .recorder
-                .warning(about, "Failed", format!("Error: {reason}"));
-            // All events have been told: none is left for the worker.
-            PartError {
-                waiting: Some(reason),
-                event: "".into(),
-                message,
-            }
+        // Its events have been told, but for the one that names the reason, which the worker tells of whatever keeps a container from
+        // starting.
+        done.map_err(|Refusal { reason, message }| PartError {
+            waiting: Some(reason),
+            event: "".into(),
+            message,
         })
     }
 }
