@@ -45,6 +45,16 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     objects: Family<ResourceLabels, Gauge>,
+    long_running: Family<DurationLabels, Gauge>,
+}
+
+/// A request that lasts: a watch, or a connection through the server. It is counted until this is dropped.
+pub(crate) struct LongRunning(Gauge);
+
+impl Drop for LongRunning {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 fn histogram() -> Histogram {
@@ -58,6 +68,7 @@ impl Metrics {
         let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(histogram);
         let objects = Family::default();
+        let long_running = Family::default();
         registry.register(
             "apiserver_request",
             "Requests, by verb, resource and code",
@@ -73,12 +84,30 @@ impl Metrics {
             "Objects in the store, by resource",
             objects.clone(),
         );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Requests that last and are under way, by verb and resource",
+            long_running.clone(),
+        );
         Self {
             registry,
             requests,
             durations,
             objects,
+            long_running,
         }
+    }
+
+    /// Counts a request that lasts, for as long as it does. The resource is one that is served.
+    pub(crate) fn lasting(&self, verb: &'static str, group: &str, resource: &str) -> LongRunning {
+        let labels = DurationLabels {
+            verb,
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+        };
+        let gauge = self.long_running.get_or_create(&labels).clone();
+        gauge.inc();
+        LongRunning(gauge)
     }
 
     /// Counts a request. What names no resource that is served is counted without one, so that nobody can make up series.
@@ -109,7 +138,8 @@ impl Metrics {
             code: code.as_u16(),
         };
         self.requests.get_or_create(&labels).inc();
-        if verb != "watch" {
+        // What lasts says nothing about how fast the server is.
+        if !matches!(verb, "watch" | "CONNECT") {
             self.durations
                 .get_or_create(&DurationLabels {
                     verb,

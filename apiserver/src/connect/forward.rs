@@ -1,6 +1,7 @@
 //! Passing requests on, over HTTP/1.1, and what comes back; also what is no HTTP any more.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::Connections;
 use super::target::Target;
 use crate::authentication::WEBSOCKET_BEARER;
+use crate::metrics::LongRunning;
 
 /// How long a connection may take to be opened.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -437,10 +439,12 @@ pub(super) async fn upgrade(
     }
     let node = hyper::upgrade::on(&mut response);
     let (node_parts, _) = response.into_parts();
+    // Counted until the stream ends, not until it begins.
+    let lasting = parts.extensions.remove::<Arc<LongRunning>>();
     connections
         .tasks
         .spawn_until_cancelled("proxied stream", async move {
-            let _held = held;
+            let _held = (held, lasting);
             match futures::future::try_join(client, node).await {
                 Ok((client, node)) => tunnel(client, node).await,
                 Err(error) => tracing::debug!(%error, "a stream did not come about"),

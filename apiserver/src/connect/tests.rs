@@ -14,42 +14,19 @@ use orlop_core::admission::{AdmissionOperation, AdmissionPlugin, AdmissionReques
 use orlop_core::auth::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use orlop_core::env::{CancelToken, Env, SimEnv};
 use orlop_core::node::{ConnectError, KubeletEndpoint, NodeConnector};
-use orlop_core::runtime::{Connection, RuntimeError};
+use orlop_core::runtime::Connection;
 use orlop_core::status::Status;
 use orlop_store::MemoryStore;
 use orlop_wire::body::Body;
 use orlop_wire::listener::{ConnectionLimits, PeerInfo, serve_connection};
+use orlop_wire::stream::io::into_connection;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_service::Service;
 
 use crate::ApiServer;
 use crate::http::HttpService;
-
-/// A duplex as a connector gives it.
-fn connection(io: DuplexStream) -> Connection {
-    let (read, write) = tokio::io::split(io);
-    let receive = futures::stream::unfold(read, |mut read| async move {
-        let mut chunk = vec![0; 1024];
-        match read.read(&mut chunk).await {
-            Ok(0) | Err(_) => None,
-            Ok(length) => {
-                chunk.truncate(length);
-                Some((Ok(Bytes::from(chunk)), read))
-            }
-        }
-    });
-    let send = futures::sink::unfold(write, |mut write, chunk: Bytes| async move {
-        let written = write.write_all(&chunk).await;
-        written.map_err(|error| RuntimeError::Unavailable(error.to_string()))?;
-        Ok::<_, RuntimeError>(write)
-    });
-    Connection {
-        send: Box::pin(send),
-        receive: Box::pin(receive),
-    }
-}
 
 /// What a node's kubelet and its pods were asked, and how they answer.
 #[derive(Clone)]
@@ -82,7 +59,7 @@ impl Node {
             let peer = PeerInfo::default();
             let _ = serve_connection(far, peer, node, &limits, &env, &stop).await;
         });
-        connection(near)
+        into_connection(near)
     }
 
     async fn answer(self, mut request: Request<Body>) -> Response<Body> {
@@ -508,8 +485,14 @@ fn a_log_is_followed_past_the_deadline_of_requests_until_nobody_reads() {
             let frame = lines.next().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), format!("line {line}\n"));
         }
+        let counted = |count: usize| {
+            let verb = "apiserver_longrunning_requests{verb=\"CONNECT\"";
+            format!("{verb},group=\"\",resource=\"pods\"}} {count}\n")
+        };
+        assert!(cluster.get("/metrics").await.1.contains(&counted(1)));
         drop(lines);
         cluster.node.gone.cancelled().await;
+        assert!(cluster.get("/metrics").await.1.contains(&counted(0)));
     });
 }
 
@@ -847,4 +830,112 @@ fn without_a_connector_nothing_is_reached() {
         }
         cluster.api.shutdown().await;
     });
+}
+
+#[test]
+fn a_browser_brings_its_token_among_the_protocols() {
+    let sim = SimEnv::new(1);
+    let env = sim.env();
+    sim.block_on(async move {
+        let node = Node::new(&env);
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let tokens =
+            crate::authentication::StaticTokens::parse("secret,jane,1,system:masters\n", &[]);
+        let api = ApiServer::builder(store, env)
+            .with_defaults()
+            .static_tokens(tokens.unwrap())
+            .node_connector(Arc::new(node.clone()))
+            .start()
+            .await
+            .unwrap();
+        let own = api.service();
+        let admin = api.service_as(UserInfo::new("admin", [SYSTEM_MASTERS]));
+        let api = Arc::new(api);
+        let cluster = Cluster {
+            api,
+            service: admin,
+            node,
+        };
+        cluster.populate().await;
+        // The token is `secret`, in base64 for URLs.
+        for (token, code) in [("c2VjcmV0", 101), ("d3Jvbmc", 401)] {
+            let request = Request::get(format!("{POD}/web/exec?container=c&command=ls&stdin=true"))
+                .header("connection", "Upgrade")
+                .header("upgrade", "websocket")
+                .header(
+                    "sec-websocket-protocol",
+                    format!("base64url.bearer.authorization.k8s.io.{token}, v5.channel.k8s.io"),
+                )
+                .body(Full::<Bytes>::default())
+                .unwrap();
+            let Ok(response) = own.clone().call(request).await;
+            assert_eq!(response.status(), code);
+            if code == 101 {
+                talk(response).await;
+                let headers = cluster.node.headers.lock();
+                assert_eq!(headers["sec-websocket-protocol"], "v5.channel.k8s.io");
+            }
+        }
+        cluster.api.shutdown().await;
+    });
+}
+
+/// Pods behind one real socket, whatever their addresses.
+struct Socket(SocketAddr);
+
+#[async_trait]
+impl NodeConnector for Socket {
+    async fn kubelet(&self, _: &KubeletEndpoint) -> Result<Connection, ConnectError> {
+        Err(ConnectError::new("there is none"))
+    }
+
+    async fn dial(&self, _: SocketAddr) -> Result<Connection, ConnectError> {
+        let stream = tokio::net::TcpStream::connect(self.0).await;
+        let stream = stream.map_err(|error| ConnectError::new(error.to_string()))?;
+        Ok(into_connection(stream))
+    }
+}
+
+#[tokio::test]
+async fn pods_may_speak_tls() {
+    use orlop_wire::listener::{Listener, ServerTls};
+    use orlop_wire::pki::CertificateAuthority;
+
+    let env = Env::tokio();
+    let day = std::time::Duration::from_secs(86_400);
+    let authority = CertificateAuthority::create("pods", env.wall(), day).unwrap();
+    let certificate = authority.issue_server("web", ["web".into()], env.wall(), day);
+    let tls = ServerTls::new(&certificate.unwrap(), None, &env).unwrap();
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let node = Node::new(&env);
+    let stop = CancelToken::new();
+    let (pod, listener_env, stopped) = (node.clone(), env.clone(), stop.clone());
+    env.spawn("pod", async move {
+        let listener = Listener::tls(tls);
+        let _ = listener.serve(socket, pod, &listener_env, &stopped).await;
+    });
+    let store = Arc::new(MemoryStore::new(env.clone()));
+    let api = ApiServer::builder(store, env.clone())
+        .with_defaults()
+        .node_connector(Arc::new(Socket(address)))
+        .start()
+        .await
+        .unwrap();
+    let service = api.service_as(UserInfo::new("admin", [SYSTEM_MASTERS, ALL_AUTHENTICATED]));
+    let api = Arc::new(api);
+    let cluster = Cluster { api, service, node };
+    cluster.populate().await;
+    let (code, text) = cluster
+        .get(&format!("{POD}/https:web:8443/proxy/hello"))
+        .await;
+    assert_eq!((code, text.as_str()), (200, "/hello"));
+    // What the other end says to who speaks none is passed on.
+    let (code, text) = cluster
+        .get(&format!("{POD}/http:web:8443/proxy/hello"))
+        .await;
+    assert_eq!(code, 400);
+    assert_eq!(text, "Client sent an HTTP request to an HTTPS server.\n");
+    cluster.api.shutdown().await;
+    stop.cancel();
 }

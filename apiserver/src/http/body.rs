@@ -1,19 +1,60 @@
 //! Bodies: read up to a limit, and decoded.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use orlop_api::protobuf;
 use orlop_core::resource::GroupVersionKind;
 use orlop_core::status::Status;
-use orlop_wire::body::Body;
+use orlop_wire::body::{Body, BoxError};
 use serde_json::Value;
 
 use super::go_json;
 use super::negotiate::Encoding;
+use crate::metrics::LongRunning;
 use crate::registry::{Context, Parsed, parse_json};
 
 /// The largest body, in bytes.
 const MAX_BODY: usize = 3 << 20;
+
+/// The body of an answer that lasts, which is counted as long as it does.
+pub(super) struct Counted {
+    body: Body,
+    _lasting: Arc<LongRunning>,
+}
+
+impl Counted {
+    pub(super) fn new(body: Body, lasting: Arc<LongRunning>) -> Self {
+        Self {
+            body,
+            _lasting: lasting,
+        }
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Reads a body whole, up to the limit.
 pub(super) async fn collect(mut body: Body) -> Result<Bytes, Status> {

@@ -25,7 +25,7 @@ use orlop_wire::body::{Body, BoxError};
 use orlop_wire::listener::PeerInfo;
 use serde_json::Value;
 
-use super::body::{collect, parse, read_json};
+use super::body::{Counted, collect, parse, read_json};
 use super::duration;
 use super::negotiate::{self, Accepted, Encoding, Shape};
 use super::path::{RequestPath, ResourcePath};
@@ -34,6 +34,7 @@ use super::respond::{self, Wish};
 use crate::Server;
 use crate::authentication::{ImpersonationError, WEBSOCKET_BEARER, impersonate};
 use crate::connect::{Asked, answer_in_memory, is_connection, needs_connection};
+use crate::metrics::LongRunning;
 use crate::operations::{Outcome, selected_name};
 use crate::registry::{At, Context, decode_delete_options};
 
@@ -251,7 +252,10 @@ impl HttpService {
                 rest,
                 body,
             };
-            return self.server.connect(cx, &at, asked).await;
+            let lasting = self.lasting("CONNECT", &at);
+            asked.parts.extensions.insert(lasting.clone());
+            let response = self.server.connect(cx, &at, asked).await?;
+            return Ok(response.map(|body| Body::new(Counted::new(body, lasting))));
         }
         let headers = &parts.headers;
         if watch && method == Method::GET && at.subresource.is_empty() {
@@ -265,7 +269,9 @@ impl HttpService {
                 .server
                 .perform(cx, &at, Operation::Watch(options))
                 .await?;
-            return self.respond(&at, outcome, wish);
+            let lasting = self.lasting("WATCH", &at);
+            let response = self.respond(&at, outcome, wish)?;
+            return Ok(response.map(|body| Body::new(Counted::new(body, lasting))));
         }
         // What a resource does not do is said before anything is read.
         let offered = ALL_VERBS.iter().find(|offered| offered.as_str() == verb);
@@ -287,6 +293,12 @@ impl HttpService {
             Status::timeout("request did not complete within the allotted timeout", 0)
         })??;
         self.respond(&at, outcome, wish)
+    }
+
+    fn lasting(&self, verb: &'static str, at: &At) -> Arc<LongRunning> {
+        let resource = &at.info.resource;
+        let metrics = &self.server.metrics;
+        Arc::new(metrics.lasting(verb, &resource.group, &resource.plural))
     }
 
     fn wish(&self, accepted: Accepted, query: &Query, headers: &HeaderMap) -> Result<Wish, Status> {
