@@ -42,8 +42,8 @@ const CLEANUP: (Duration, Duration) = (Duration::from_secs(30), Duration::from_s
 /// The reason of evicted pods.
 pub const REASON: &str = "Evicted";
 
-/// Ends a pod for good: its uid, the reason and the message of its status.
-pub type Evict = Arc<dyn Fn(&str, &str, &str) + Send + Sync>;
+/// Ends a pod for good: its uid, the reason and the message of its status. Whether it is ended by that: one that has ended already is not.
+pub type Evict = Arc<dyn Fn(&str, &str, &str) -> bool + Send + Sync>;
 /// Gives up what nobody needs, such as unused images.
 pub type Reclaim = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -66,7 +66,7 @@ pub struct EvictionParts {
     pub reclaim: Option<Reclaim>,
     /// Is called when the pressure has changed.
     pub changed: Arc<dyn Fn() + Send + Sync>,
-    /// For events of the node.
+    /// For events of the node and of evicted pods.
     pub events: EventRecorder,
 }
 
@@ -254,10 +254,12 @@ impl EvictionManager {
         let on_disk = !matches!(threshold.signal, Signal::Memory | Signal::Pid);
         let usage = self.usage(&pods, |_| on_disk).await;
         rank::rank(&mut pods, &usage, threshold.signal, seen.dedicated_image_fs);
-        if let Some(pod) = pods.iter().find(|pod| !requests::is_critical(pod)) {
+        for pod in pods.iter().filter(|pod| !requests::is_critical(pod)) {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             let message = message(threshold, seen, pod, usage.get(uid));
-            return Some(self.evict(pod, &message));
+            if let Some(uid) = self.evict(pod, &message) {
+                return Some(uid);
+            }
         }
         tracing::warn!(
             "eviction manager: eviction thresholds have been met, but no pods are active to evict"
@@ -265,18 +267,31 @@ impl EvictionManager {
         None
     }
 
-    fn evict(&self, pod: &Pod, message: &str) -> String {
+    fn evict(&self, pod: &Pod, message: &str) -> Option<String> {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if !(self.parts.evict)(&uid, REASON, message) {
+            return None;
+        }
         tracing::warn!(uid, message, "eviction manager: evicting a pod");
-        (self.parts.evict)(&uid, REASON, message);
-        uid
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let about = ObjectReference {
+            kind: "Pod".to_owned(),
+            namespace: text(&pod.metadata.namespace),
+            name: text(&pod.metadata.name),
+            uid: uid.clone(),
+            api_version: "v1".to_owned(),
+            resource_version: text(&pod.metadata.resource_version),
+            ..ObjectReference::default()
+        };
+        self.parts.events.warning(about, REASON, message);
+        Some(uid)
     }
 
     /// Evicts the first pod that took more disk than its limits allow.
     async fn over_their_limits(&self, pods: &[Arc<Pod>], seen: &Seen) -> Option<String> {
         let limited: Vec<_> = pods
             .iter()
-            .filter(|pod| has_disk_limit(pod))
+            .filter(|pod| has_disk_limit(pod) && !requests::is_critical(pod))
             .cloned()
             .collect();
         if limited.is_empty() {
@@ -287,7 +302,9 @@ impl EvictionManager {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             let over = usage.get(uid).and_then(|used| over_limit(pod, used, seen));
             if let Some(message) = over {
-                return Some(self.evict(pod, &message));
+                if let Some(uid) = self.evict(pod, &message) {
+                    return Some(uid);
+                }
             }
         }
         None

@@ -3,11 +3,14 @@ use std::future::Future;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use orlop_core::env::{SimEnv, TaskGroup};
+use orlop_core::events::EventBroadcaster;
+use orlop_core::resource::Resource;
 use orlop_core::runtime::{
     Container, ContainerConfig, ContainerId, ContainerMetadata, ContainerStats, FilesystemUsage,
     Image, ImageId, ImageSpec, Labels, MemoryUsage, PullRequest, RuntimeError, RuntimeStatus,
     Sandbox, SandboxConfig, SandboxId,
 };
+use orlop_core::testing::FakeApi;
 use serde_json::{Value, json};
 
 use super::*;
@@ -101,6 +104,7 @@ struct World {
     changes: Arc<Mutex<usize>>,
     /// What removing images leaves.
     after_reclaim: Arc<Mutex<Option<Observation>>>,
+    events: EventRecorder,
 }
 
 const GI: i64 = 1 << 30;
@@ -126,6 +130,7 @@ impl World {
             reclaimed: Arc::default(),
             changes: Arc::default(),
             after_reclaim: Arc::default(),
+            events: EventRecorder::silent(),
         }
     }
 
@@ -155,10 +160,14 @@ impl World {
             }),
             evict: Arc::new(move |uid, reason, message| {
                 assert_eq!(reason, "Evicted");
+                if uid == "ended" {
+                    return false;
+                }
                 evicted.lock().push((uid.to_owned(), message.to_owned()));
                 going
                     .lock()
                     .retain(|pod| pod.metadata.uid.as_deref() != Some(uid));
+                true
             }),
             reclaim: Some(Arc::new(move || {
                 *reclaimed.lock() += 1;
@@ -168,7 +177,7 @@ impl World {
                 Box::pin(async {})
             })),
             changed: Arc::new(move || *changes.lock() += 1),
-            events: EventRecorder::silent(),
+            events: self.events.clone(),
         };
         EvictionManager::new(self.env.clone(), &KubeletConfig::new("n1"), parts).unwrap()
     }
@@ -473,5 +482,47 @@ fn under_pressure_not_every_pod_may_begin() {
             assert_eq!(manager.admit(one).unwrap_err().1, message);
         }
         assert_eq!(manager.admit(&critical), Ok(()));
+    });
+}
+
+#[test]
+fn evictions_are_told_and_who_has_ended_is_passed_over() {
+    run(|mut world| async move {
+        let api = FakeApi::new(world.env.clone());
+        let group = TaskGroup::new(world.env.clone());
+        world.events = EventBroadcaster::start(&group, api.client()).recorder_on("kubelet", "n1");
+        let manager = world.manager();
+        world.pod("ended", json!({}));
+        world.pod("p", json!({}));
+        world.uses("ended", 9 * GI, 0);
+        world.uses("p", GI, 0);
+        world.see(Signal::Memory, 0);
+        assert_eq!(manager.synchronize().await.as_deref(), Some("p"));
+        world.env.sleep(Duration::from_secs(1)).await;
+        let events = api.objects(&Resource::namespaced("", "v1", "events", "Event"));
+        let text = |event: &orlop_core::object::Object| {
+            let event = event.value().unwrap();
+            let word = |name: &str| event[name].as_str().unwrap().to_owned();
+            let about = event["involvedObject"]["name"].as_str().unwrap();
+            (about.to_owned(), word("reason"), word("message"))
+        };
+        let told: BTreeMap<_, _> = events
+            .iter()
+            .map(text)
+            .map(|(a, b, c)| (a, (b, c)))
+            .collect();
+        assert_eq!(
+            told["n1"],
+            (
+                "EvictionThresholdMet".into(),
+                "Attempting to reclaim memory".into()
+            )
+        );
+        assert_eq!(told["p"].0, "Evicted");
+        assert!(told["p"].1.starts_with(
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 0. "
+        ));
+        assert_eq!(told.len(), 2);
+        group.shutdown().await;
     });
 }
