@@ -59,6 +59,9 @@ impl fmt::Debug for Parts {
     }
 }
 
+/// A further reason for which a pod may not be taken: the reason and message of its status.
+pub type Admit = Arc<dyn Fn(&Pod) -> Result<(), (String, String)> + Send + Sync>;
+
 /// Puts a [`Kubelet`] together. What parts are made with (the recorder, the waker, what is known of the node) can be had before they are.
 pub struct KubeletBuilder {
     client: Arc<dyn Client>,
@@ -181,6 +184,7 @@ impl KubeletBuilder {
             api_listed: AtomicBool::new(false),
             files_read: AtomicBool::new(false),
             housekeeping: Notify::new(),
+            admits: Mutex::default(),
         })))
     }
 }
@@ -213,6 +217,8 @@ struct Inner {
     files_read: AtomicBool,
     /// Rung when there may be something to tidy up.
     housekeeping: Notify,
+    /// Who is asked beside this node's own rules.
+    admits: Mutex<Vec<Admit>>,
 }
 
 impl fmt::Debug for Kubelet {
@@ -348,6 +354,11 @@ impl Kubelet {
         }
         entry.bell.notify_one();
         true
+    }
+
+    /// Has somebody asked before a pod is taken, as who watches what the machine has left. Pods that run here already are not asked about.
+    pub fn admit_by(&self, admit: Admit) {
+        self.0.admits.lock().push(admit);
     }
 
     /// What tells events in the agent's name.
@@ -552,6 +563,14 @@ impl Kubelet {
 
     fn admit(&self, pod: &Pod, info: &orlop_core::scheduling::PodInfo) -> Result<(), Verdict> {
         let cx = &self.0.cx;
+        let began = pod
+            .status
+            .as_ref()
+            .is_some_and(|status| status.start_time.is_some());
+        let admits = self.0.admits.lock().clone();
+        for admit in admits.iter().filter(|_| !began) {
+            admit(pod).map_err(|(reason, message)| Verdict { reason, message })?;
+        }
         let others: Vec<_> = {
             let entries = cx.entries.lock();
             let counting = entries.values().filter(|entry| entry.counts());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Pod, Taint};
 use orlop_core::quantity::Quantity;
@@ -31,7 +31,13 @@ pub struct NodeFacts {
 
 /// A handle to what is known of the node. Clones share it. Who keeps the Node's status sets it, before pods come.
 #[derive(Clone, Default)]
-pub struct NodeInfo(Arc<RwLock<Arc<NodeFacts>>>);
+pub struct NodeInfo(Arc<Known>);
+
+#[derive(Default)]
+struct Known {
+    facts: RwLock<Arc<NodeFacts>>,
+    node: OnceLock<crate::node::NodeInfo>,
+}
 
 impl fmt::Debug for NodeInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,18 +55,45 @@ impl NodeInfo {
     /// What is known.
     #[must_use]
     pub fn get(&self) -> Arc<NodeFacts> {
-        self.0.read().clone()
+        let facts = self.0.facts.read().clone();
+        let Some(node) = self.0.node.get().and_then(crate::node::NodeInfo::node) else {
+            return facts;
+        };
+        // Labels and taints are the Node's, which others change too.
+        let mut facts = (*facts).clone();
+        facts.labels = node.metadata.labels.clone().unwrap_or_default();
+        let own = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+        facts.taints = own.unwrap_or_default();
+        Arc::new(facts)
+    }
+
+    /// The node's addresses, the main one first.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let own = self.0.facts.read().addresses.clone();
+        match self.0.node.get() {
+            Some(node) if own.is_empty() => node.addresses(),
+            _ => own,
+        }
     }
 
     /// Replaces what is known.
     pub fn set(&self, facts: NodeFacts) {
-        *self.0.write() = Arc::new(facts);
+        *self.0.facts.write() = Arc::new(facts);
     }
 
     /// Changes what is known.
     pub fn update(&self, change: impl FnOnce(&mut NodeFacts)) {
-        let mut facts = self.0.write();
+        let mut facts = self.0.facts.write();
         change(Arc::make_mut(&mut facts));
+    }
+
+    /// Takes labels, taints and addresses from the Node as its keeper knows it, and what it has for pods. To be called once; a later call
+    /// changes nothing.
+    pub fn follow(&self, node: crate::node::NodeInfo) {
+        self.update(|facts| facts.allocatable = Some(node.allocatable().clone()));
+        // Only the first keeper counts.
+        let _ = self.0.node.set(node);
     }
 }
 

@@ -470,7 +470,7 @@ impl Worker {
     pub(super) fn host_ips(&self) -> Vec<IpAddr> {
         let own = &self.cx.config.node_ips;
         if own.is_empty() {
-            self.cx.node.get().addresses.clone()
+            self.cx.node.addresses()
         } else {
             own.clone()
         }

@@ -614,3 +614,32 @@ fn two_hundred_pods_at_once_are_the_same_for_the_same_seed() {
     assert_eq!(ids, again.1);
     assert_ne!(ids, two_hundred(8).1, "the seed counts");
 }
+
+#[test]
+fn others_may_refuse_a_pod() {
+    World::run(1, |world| async move {
+        let (kubelet, _stop) = world.start();
+        kubelet.admit_by(Arc::new(|pod: &Pod| {
+            let words = || {
+                (
+                    "Evicted".to_owned(),
+                    "The node had condition: [DiskPressure]. ".to_owned(),
+                )
+            };
+            (spec::name(pod) != "bad").then_some(()).ok_or_else(words)
+        }));
+        world
+            .create("bad", json!({"containers": [{"name": "c"}]}))
+            .await;
+        world
+            .create("good", json!({"containers": [{"name": "c"}]}))
+            .await;
+        world.sleep(1.0).await;
+        assert_eq!(world.status("bad")["reason"], "Evicted");
+        assert_eq!(
+            world.status("bad")["message"],
+            "Pod was rejected: The node had condition: [DiskPressure]. "
+        );
+        assert_eq!(world.status("good")["phase"], "Running");
+    });
+}
