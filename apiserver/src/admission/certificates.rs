@@ -127,8 +127,16 @@ impl AdmissionPlugin for CertificateSigning {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CertificateSubjectRestriction;
 
-/// The organisations in the subject of a PEM encoded request, itself in base64 as JSON has it.
-fn organizations(encoded: &str) -> Result<Vec<String>, String> {
+/// Who a request is about.
+pub(super) struct Subject {
+    /// The common name; empty without one.
+    pub(super) common_name: String,
+    /// The organisations.
+    organizations: Vec<String>,
+}
+
+/// The subject of a PEM encoded request, itself in base64 as JSON has it.
+pub(super) fn subject(encoded: &str) -> Result<Subject, String> {
     let pem = STANDARD
         .decode(encoded)
         .map_err(|error| error.to_string())?;
@@ -142,11 +150,16 @@ fn organizations(encoded: &str) -> Result<Vec<String>, String> {
     let (_, request) =
         X509CertificationRequest::from_der(&der).map_err(|error| error.to_string())?;
     let subject = &request.certification_request_info.subject;
-    Ok(subject
-        .iter_organization()
-        .filter_map(|name| name.as_str().ok())
-        .map(str::to_owned)
-        .collect())
+    let texts = |names: &mut dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>>| {
+        let texts = names.filter_map(|name| name.as_str().ok());
+        texts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let common_names = texts(&mut subject.iter_common_name());
+    Ok(Subject {
+        // Of several, the last one counts: so does Go.
+        common_name: common_names.into_iter().last().unwrap_or_default(),
+        organizations: texts(&mut subject.iter_organization()),
+    })
 }
 
 #[async_trait]
@@ -164,9 +177,10 @@ impl AdmissionPlugin for CertificateSubjectRestriction {
         if !request.is(GROUP, PLURAL) || text_at(&request.object, "/spec/signerName") != SIGNER {
             return Ok(());
         }
-        let organizations = organizations(text_at(&request.object, "/spec/request"))
+        let subject = subject(text_at(&request.object, "/spec/request"))
             .map_err(|error| request.forbidden(&format!("failed to parse CSR: {error}")))?;
-        if organizations
+        if subject
+            .organizations
             .iter()
             .any(|organization| organization == SYSTEM_MASTERS)
         {

@@ -9,6 +9,7 @@ use orlop_core::object::Object;
 use orlop_core::status::Status;
 use serde_json::{Map, Value};
 
+use super::certificates::subject;
 use super::{Context, changed_keys};
 use crate::authorization::node_name;
 use crate::names::{NODES, PODS, STORAGE, list_at, text_at, text_field};
@@ -431,6 +432,26 @@ fn admit_lease(request: &AdmissionRequest, node: &str) -> Result<(), Status> {
     Err(request.forbidden("can only access node lease with the same name as the requesting node"))
 }
 
+/// A node asks for certificates of kubelets for itself alone.
+fn admit_certificate_request(request: &AdmissionRequest, node: &str) -> Result<(), Status> {
+    let signer = text_at(&request.object, "/spec/signerName");
+    let of_kubelets = matches!(
+        signer,
+        "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet"
+    );
+    let creates = request.operation == AdmissionOperation::Create;
+    if !creates || !request.subresource.is_empty() || !of_kubelets {
+        return Ok(());
+    }
+    let subject = subject(text_at(&request.object, "/spec/request"))
+        .map_err(|error| request.forbidden(&format!("unable to parse csr: {error}")))?;
+    if subject.common_name == format!("system:node:{node}") {
+        return Ok(());
+    }
+    let why = format!("can only create a node CSR with CN=system:node:{node}");
+    Err(request.forbidden(&why))
+}
+
 fn admit_slice(request: &AdmissionRequest, node: &str) -> Result<(), Status> {
     let object = if request.object.is_null() {
         &*request.old_object
@@ -483,6 +504,9 @@ impl AdmissionPlugin for NodeRestriction {
             (STORAGE, "csinodes") => Err(request
                 .forbidden("can only access CSINode with the same name as the requesting node")),
             ("resource.k8s.io", "resourceslices") => admit_slice(request, node),
+            ("certificates.k8s.io", "certificatesigningrequests") => {
+                admit_certificate_request(request, node)
+            }
             _ => Ok(()),
         }
     }

@@ -198,6 +198,13 @@ fn a_kubelet_does_its_work_and_no_more() {
         let made = kubelet.resource(&REQUESTS).create(&request).await.unwrap();
         assert_eq!(made.value().unwrap()["spec"]["username"], "system:node:n1");
         kubelet.resource(&REQUESTS).get("r").await.unwrap();
+        let mut others = request.clone();
+        others["metadata"]["name"] = "s".into();
+        let other = cluster.node("n2");
+        assert!(
+            forbidden(other.resource(&REQUESTS).create(&others).await)
+                .ends_with("can only create a node CSR with CN=system:node:n2")
+        );
         let mut approved = (*made.value().unwrap()).clone();
         approved["status"]["conditions"] = json!([{"type": "Approved", "status": "True"}]);
         forbidden(
