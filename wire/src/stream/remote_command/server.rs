@@ -99,6 +99,8 @@ struct Client {
     stdout: Option<SendHalf>,
     stderr: Option<SendHalf>,
     resize: Option<ReceiveHalf>,
+    /// The other halves of the inputs. Closing one would say that no more input is read: clients stop to send then.
+    kept: Vec<SendHalf>,
 }
 
 /// As [`Session::serve`], over a connection that was upgraded already.
@@ -143,6 +145,7 @@ where
         stdout,
         stderr,
         resize,
+        kept: _kept,
     } = client;
     let program = async {
         let status = match start().await {
@@ -205,6 +208,8 @@ where
         stdout,
         stderr,
         resize: receive(resize),
+        // Nothing tells of these over a WebSocket.
+        kept: Vec::new(),
     })
 }
 
@@ -231,6 +236,7 @@ where
             missing.push(kind);
         }
     }
+    let mut kept = Vec::new();
     let (mut error, mut stdin, mut stdout, mut stderr, mut resize) = (None, None, None, None, None);
     while !missing.is_empty() {
         let stream = connection
@@ -246,8 +252,15 @@ where
         stream.reply(Headers::new(), false);
         let (receive, send) = stream.into_split();
         match kind {
-            stream_type::STDIN => stdin = Some(receive),
-            stream_type::RESIZE => resize = Some(receive),
+            stream_type::STDIN | stream_type::RESIZE => {
+                let input = if kind == stream_type::STDIN {
+                    &mut stdin
+                } else {
+                    &mut resize
+                };
+                *input = Some(receive);
+                kept.push(send);
+            }
             stream_type::STDOUT => stdout = Some(send),
             stream_type::STDERR => stderr = Some(send),
             _ => error = Some(send),
@@ -260,6 +273,7 @@ where
         stdout,
         stderr,
         resize,
+        kept,
     })
 }
 

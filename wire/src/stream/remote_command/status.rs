@@ -70,7 +70,7 @@ pub(super) fn decode(text: &[u8], is_json: bool) -> Result<i32, RuntimeError> {
         let code = causes
             .filter(|cause| cause.reason == EXIT_CODE)
             .find_map(|cause| cause.message.parse().ok());
-        return code.ok_or_else(|| RuntimeError::Failed(status.message));
+        return code.ok_or(RuntimeError::Failed(status.message));
     }
     Err(RuntimeError::Failed(status.message))
 }

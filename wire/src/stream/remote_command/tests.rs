@@ -277,3 +277,31 @@ fn a_client_that_does_not_open_its_streams_is_given_up() {
         assert!(served.unwrap_err().to_string().contains("timed out"));
     });
 }
+
+#[test]
+fn an_input_stays_open_both_ways_until_the_program_ends() {
+    run(|env| async move {
+        let (near, far) = tokio::io::duplex(4000);
+        let connection = spdy::client(near, Options::default(), &env);
+        let protocol = Protocol::spdy("v4.channel.k8s.io");
+        let streams = Streams {
+            stdout: false,
+            stderr: false,
+            ..ALL
+        };
+        let own = env.clone();
+        env.spawn("server", async move {
+            let start = || async { Ok(cat(usize::MAX, 0)) };
+            let _ = serve(far, protocol, streams, start, "", Options::default(), &own).await;
+        });
+        let kind = |kind: &str| Headers::new().with("streamtype", kind);
+        let _error = connection.open(kind("error")).await.unwrap();
+        let stdin = connection.open(kind("stdin")).await.unwrap();
+        let (mut receive, send) = stdin.into_split();
+        // Clients take the end of this for the end of the program's interest.
+        let early = env.timeout(Duration::from_secs(9), receive.bytes()).await;
+        assert!(early.is_err());
+        drop(send);
+        assert!(receive.bytes().await.is_none());
+    });
+}

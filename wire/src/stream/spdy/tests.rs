@@ -164,8 +164,10 @@ fn headers_arrive_and_streams_can_be_refused_and_reset() {
 #[test]
 fn too_many_streams_are_refused() {
     run(|env| async move {
-        let mut options = Options::default();
-        options.max_streams = 2;
+        let options = Options {
+            max_streams: 2,
+            ..Options::default()
+        };
         let (near, far) = tokio::io::duplex(100);
         let client = client(near, Options::default(), &env);
         let server = server(far, options, &env);

@@ -13,7 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::ChannelFraming;
+use super::{ChannelFraming, poll_goodbye};
 use crate::stream::mux::{Frame, Role};
 
 /// The channel of the close signal.
@@ -23,7 +23,10 @@ pub(super) struct Channels<IO> {
     socket: WebSocketStream<IO>,
     role: Role,
     framing: ChannelFraming,
+    /// The other side has.
     said_goodbye: bool,
+    /// We have.
+    saying_goodbye: bool,
 }
 
 pub(super) fn to_io(error: SocketError) -> io::Error {
@@ -46,6 +49,7 @@ impl<IO> Channels<IO> {
             role,
             framing,
             said_goodbye: false,
+            saying_goodbye: false,
         }
     }
 
@@ -179,6 +183,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Sink<Frame> for Channels<IO> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx).map_err(to_io)
+        let this = &mut *self;
+        poll_goodbye(&mut this.socket, &mut this.saying_goodbye, cx)
     }
 }

@@ -5,10 +5,18 @@ mod channels;
 mod tests;
 mod tunnel;
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::Sink;
 use orlop_core::env::Env;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role as SocketRole, WebSocketConfig};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as SocketRole, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message, Utf8Bytes};
 
 use self::channels::Channels;
 pub use self::tunnel::WebSocketIo;
@@ -53,6 +61,38 @@ where
         .read_buffer_size(32 * 1024)
         .write_buffer_size(64 * 1024);
     WebSocketStream::from_raw_socket(io, role, Some(config)).await
+}
+
+/// Says goodbye and closes a socket. `said` is whether that was said already. With a code, that is: clients of Kubernetes take an end
+/// without one for a failure.
+pub(crate) fn poll_goodbye<IO>(
+    socket: &mut WebSocketStream<IO>,
+    said: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = Pin::new(socket);
+    if !*said {
+        ready!(socket.as_mut().poll_ready(cx)).map_err(channels::to_io)?;
+        *said = true;
+        let normal = CloseFrame {
+            code: CloseCode::Normal,
+            reason: Utf8Bytes::default(),
+        };
+        match socket.as_mut().start_send(Message::Close(Some(normal))) {
+            // The other side was first.
+            Ok(())
+            | Err(
+                SocketError::ConnectionClosed
+                | SocketError::AlreadyClosed
+                | SocketError::Protocol(ProtocolError::SendAfterClosing),
+            ) => {}
+            Err(error) => return Poll::Ready(Err(channels::to_io(error))),
+        }
+    }
+    socket.poll_close(cx).map_err(channels::to_io)
 }
 
 /// The channels of a WebSocket, over a connection that has been upgraded already. What comes for others is thrown away. They are

@@ -76,7 +76,7 @@ fn messages_are_as_kubernetes_writes_them() {
         let (near, far) = tokio::io::duplex(700);
         let framing = ChannelFraming::of("v5.channel.k8s.io");
         let options = Options::default().ping_period(Duration::from_secs(5));
-        let (_connection, mut streams) =
+        let (connection, mut streams) =
             channels(near, Role::Server, framing, &[0, 1], options, &env).await;
         let mut other = socket(far, Role::Client).await;
         let (_, mut stdout) = streams.pop().unwrap().into_split();
@@ -93,6 +93,16 @@ fn messages_are_as_kubernetes_writes_them() {
         assert_eq!(stdin.bytes().await.unwrap().unwrap(), "in");
         assert!(stdin.bytes().await.is_none());
         assert!(matches!(other.next().await, Some(Ok(Message::Ping(_)))));
+        // The end has a code.
+        connection.close();
+        let end = loop {
+            match other.next().await {
+                Some(Ok(Message::Close(end))) => break end,
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(end.unwrap().code, CloseCode::Normal);
     });
     run(|env| async move {
         let (near, far) = tokio::io::duplex(700);

@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::channels::to_io;
-use super::socket;
+use super::{poll_goodbye, socket};
 use crate::stream::mux::Role;
 
 /// The most bytes of a message.
@@ -22,6 +22,7 @@ pub struct WebSocketIo<IO> {
     socket: WebSocketStream<IO>,
     rest: Bytes,
     ended: bool,
+    saying_goodbye: bool,
 }
 
 impl<IO> std::fmt::Debug for WebSocketIo<IO> {
@@ -37,6 +38,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketIo<IO> {
             socket: socket(io, role).await,
             rest: Bytes::new(),
             ended: false,
+            saying_goodbye: false,
         }
     }
 }
@@ -91,6 +93,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx).map_err(to_io)
+        let this = &mut *self;
+        poll_goodbye(&mut this.socket, &mut this.saying_goodbye, cx)
     }
 }
