@@ -55,7 +55,7 @@ pub fn requests(pod: &Pod) -> Amounts {
 }
 
 /// What a pod may take, its overhead included. A resource that any container may take without limit stands here with what the others
-/// may take: see [`all_limit`].
+/// may take.
 #[must_use]
 pub fn limits(pod: &Pod) -> Amounts {
     let Some(spec) = &pod.spec else {

@@ -77,17 +77,6 @@ pub(super) fn container_labels(pod: &Pod, container: &Container) -> Labels {
     all
 }
 
-/// What tells whether a container that runs is the one that is wanted: of all that makes a container, a pod's author can change only the
-/// image. FNV-1a, 32 bits.
-fn container_hash(container: &Container) -> String {
-    let image = container.image.as_deref().unwrap_or_default();
-    let bytes = container.name.bytes().chain([0]).chain(image.bytes());
-    let hash = bytes.fold(0x811c_9dc5, |hash: u32, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("{hash:x}")
-}
-
 /// The annotations of a container: what must be known of it when its pod is not known any more.
 pub(super) fn container_annotations(pod: &Pod, container: &Container, attempt: u32) -> Labels {
     let mut all = Labels::new();
@@ -95,7 +84,10 @@ pub(super) fn container_annotations(pod: &Pod, container: &Container, attempt: u
         all.insert(name.to_owned(), value);
     };
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    put(labels::CONTAINER_HASH, container_hash(container));
+    put(
+        labels::CONTAINER_HASH,
+        crate::pod::container_hash(container),
+    );
     put(labels::CONTAINER_RESTART_COUNT, attempt.to_string());
     put(
         labels::TERMINATION_MESSAGE_PATH,
