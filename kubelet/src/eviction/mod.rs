@@ -301,10 +301,8 @@ impl EvictionManager {
         for pod in &limited {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             let over = usage.get(uid).and_then(|used| over_limit(pod, used, seen));
-            if let Some(message) = over {
-                if let Some(uid) = self.evict(pod, &message) {
-                    return Some(uid);
-                }
+            if let Some(uid) = over.and_then(|message| self.evict(pod, &message)) {
+                return Some(uid);
             }
         }
         None
