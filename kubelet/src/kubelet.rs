@@ -415,6 +415,22 @@ impl Kubelet {
         self.0.api_listed.load(Ordering::Acquire) && self.0.files_read.load(Ordering::Acquire)
     }
 
+    /// Whether the agent gets on with its work, for `/healthz/syncloop` and the node's readiness.
+    ///
+    /// # Errors
+    /// Why not: the runtime could not be listed for three minutes.
+    pub fn healthy(&self) -> Result<(), String> {
+        match self.0.cx.view.age() {
+            None => Err("PLEG is not healthy: pleg has yet to be successful".to_owned()),
+            Some((age, allowed)) if age > allowed => Err(format!(
+                "PLEG is not healthy: pleg was last seen active {} ago; threshold is {}",
+                spec::go_duration(age),
+                spec::go_duration(allowed)
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn cx(&self) -> &Arc<Context> {
         &self.0.cx
     }

@@ -307,3 +307,72 @@ async fn pods_live_and_end_in_containers() {
     let cgroups = CgroupManager::of_machine(&config, &*runtime, env.clone());
     cgroups.await.unwrap().remove_empty_roots().await.unwrap();
 }
+
+/// Kills and restarts the runtime by what `ORLOP_CRI_RESTART` says, a command of the shell that returns when it is up again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_outlive_the_runtimes_own_restart() {
+    let (Ok(socket), Ok(restart)) = (
+        std::env::var("ORLOP_CRI_SOCKET"),
+        std::env::var("ORLOP_CRI_RESTART"),
+    ) else {
+        println!("skipped: pods_outlive_the_runtimes_own_restart: ORLOP_CRI_RESTART says nothing");
+        return;
+    };
+    let env = Env::tokio();
+    let runtime = CriRuntime::connect(&format!("unix://{socket}"), env.clone()).await;
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime.unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = KubeletConfig::new("n1");
+    config.root_dir = directory.path().join("kubelet");
+    config.pod_logs_dir = directory.path().join("pods");
+    config.container_logs_dir = None;
+    config.node_ips = vec!["192.0.2.1".parse().unwrap()];
+    config.cgroup_root = "orlop-restart-test".to_owned();
+    config.restrict_oom_score_adj = true;
+    let world = World {
+        api: FakeApi::new(env.clone()),
+        env: env.clone(),
+    };
+    let (kubelet, stop, tasks) = agent(&world.api, runtime, &env, &config).await;
+    let spec = json!({"containers": [{"name": "c", "command": ["sleep", "1000"]}]});
+    world.create("web", spec.clone()).await;
+    let running = |pod: &str| world.pod(pod)["status"]["phase"] == "Running";
+    world.until("it runs", || running("web")).await;
+    let before = world.container("web");
+
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let over = done.clone();
+    let shell = std::thread::spawn(move || {
+        let ended = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(restart)
+            .status();
+        over.store(true, std::sync::atomic::Ordering::Release);
+        ended
+    });
+    // One that comes while the runtime is away has to wait.
+    world.create("late", spec).await;
+    world
+        .until("the runtime is back", || {
+            done.load(std::sync::atomic::Ordering::Acquire)
+        })
+        .await;
+    assert!(shell.join().unwrap().unwrap().success());
+    world.until("the late one runs", || running("late")).await;
+    env.sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.container("web"), before);
+    for name in ["web", "late"] {
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            ..DeleteOptions::default()
+        };
+        let client = world.api.client();
+        let pods = client.resource(&PODS).namespace("default");
+        pods.delete(name, options).await.unwrap();
+    }
+    world
+        .until("all are gone", || kubelet.pods().is_empty())
+        .await;
+    stop.cancel();
+    tasks.shutdown().await;
+}

@@ -14,6 +14,9 @@ use super::worker::Worker;
 impl Worker {
     /// Tells the API how the pod is; at its end for the last time. Whether it has come to its end.
     pub(super) async fn report(&self, last: bool) -> bool {
+        if !self.state.lock().looked {
+            return false;
+        }
         let Ok(facts) = self.cx.view.facts().await else {
             return false;
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt};
-use orlop_core::env::Env;
+use orlop_core::env::{Env, Moment};
 use orlop_core::runtime::{
     Container, ContainerFilter, ContainerState, EventStream, NamespaceMode, Runtime, RuntimeError,
     RuntimeEvent, Sandbox, SandboxFilter, SandboxId, SandboxState,
@@ -21,6 +21,8 @@ use crate::labels;
 
 /// How often everything is listed although the runtime tells of changes by itself: upstream's period of the evented PLEG.
 const RELIST_WITH_EVENTS: Duration = Duration::from_secs(300);
+/// For how long listing may fail before the agent counts as stuck: upstream's threshold.
+const RELIST_THRESHOLD: Duration = Duration::from_secs(180);
 
 /// What is known of the runtime itself.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,12 @@ pub(crate) struct Facts {
 #[derive(Default)]
 struct State {
     pods: BTreeMap<String, Arc<Observed>>,
+    /// How many looks at the runtime have begun.
+    looks: u64,
+    /// The look that showed what is known of a pod. One that began earlier and came back later says nothing new.
+    shown_by: BTreeMap<String, u64>,
+    /// When everything was listed last.
+    listed_at: Option<Moment>,
     facts: Option<Arc<Facts>>,
     /// Whether everything was listed at least once.
     listed: bool,
@@ -82,6 +90,19 @@ impl RuntimeView {
         self.state.lock().pods.keys().cloned().collect()
     }
 
+    /// How long ago everything was listed, and how long that may be; `None` if it never was.
+    pub(crate) fn age(&self) -> Option<(Duration, Duration)> {
+        let state = self.state.lock();
+        let age = self.env.now().since(state.listed_at?);
+        // A runtime that tells of changes is not listed often, as long as it answers.
+        let pause = if state.up {
+            RELIST_WITH_EVENTS
+        } else {
+            Duration::ZERO
+        };
+        Some((age, pause + RELIST_THRESHOLD))
+    }
+
     pub(crate) fn has_listed(&self) -> bool {
         self.state.lock().listed
     }
@@ -109,6 +130,7 @@ impl RuntimeView {
     /// # Errors
     /// The runtime does not answer: what was seen stays.
     pub(crate) async fn refresh(&self, uid: &str) -> Result<Arc<Observed>, RuntimeError> {
+        let look = self.look();
         let labels = BTreeMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let sandboxes = SandboxFilter {
             labels: labels.clone(),
@@ -131,13 +153,27 @@ impl RuntimeView {
             }
         }
         let seen = Arc::new(Observed::sorted(sandboxes, containers));
-        self.store(uid, seen.clone());
+        self.store(uid, look, seen.clone());
         Ok(seen)
     }
 
-    /// Keeps what was seen of a pod. Whether that is something else than before.
-    fn store(&self, uid: &str, seen: Arc<Observed>) -> bool {
+    /// The number of a look that begins now.
+    fn look(&self) -> u64 {
         let mut state = self.state.lock();
+        state.looks += 1;
+        state.looks
+    }
+
+    /// Keeps what a look showed of a pod. Whether that is something else than before.
+    fn store(&self, uid: &str, look: u64, seen: Arc<Observed>) -> bool {
+        let mut state = self.state.lock();
+        match state.shown_by.get_mut(uid) {
+            Some(by) if *by > look => return false,
+            Some(by) => *by = look,
+            None => {
+                state.shown_by.insert(uid.to_owned(), look);
+            }
+        }
         if seen.is_empty() {
             return state.pods.remove(uid).is_some();
         }
@@ -156,7 +192,7 @@ impl RuntimeView {
 
     /// Lists everything and wakes the workers of pods of which something is different.
     async fn relist(&self) -> Result<(), RuntimeError> {
-        let began = self.env.now();
+        let (began, look) = (self.env.now(), self.look());
         let listed = self.list().await;
         self.metrics
             .relisted(self.env.now().since(began), listed.is_ok());
@@ -198,16 +234,23 @@ impl RuntimeView {
             gone.cloned().collect()
         };
         for uid in gone {
-            self.store(&uid, Arc::default());
-            self.waker.wake(&uid);
+            if self.store(&uid, look, Arc::default()) {
+                self.waker.wake(&uid);
+            }
         }
         for (uid, (sandboxes, containers)) in pods {
-            if self.store(&uid, Arc::new(Observed::sorted(sandboxes, containers))) {
+            let seen = Arc::new(Observed::sorted(sandboxes, containers));
+            if self.store(&uid, look, seen) {
                 self.waker.wake(&uid);
             }
         }
         let (was_up, was_listed) = {
             let mut state = self.state.lock();
+            let state = &mut *state;
+            let (pods, shown_by) = (&state.pods, &mut state.shown_by);
+            // What is gone is remembered for as long as an older look may come back.
+            shown_by.retain(|uid, by| *by >= look || pods.contains_key(uid));
+            state.listed_at = Some(self.env.now());
             (
                 std::mem::replace(&mut state.up, true),
                 std::mem::replace(&mut state.listed, true),
@@ -333,4 +376,39 @@ fn found<T>(answer: Result<T, RuntimeError>, into: &mut T) -> Result<(), Runtime
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use orlop_core::env::SimEnv;
+    use orlop_core::runtime::SandboxConfig;
+    use orlop_core::testing::SimulatedRuntime;
+
+    use super::*;
+
+    #[test]
+    fn an_older_look_does_not_hide_what_a_newer_one_showed() {
+        let sim = SimEnv::new(1);
+        let runtime = Arc::new(SimulatedRuntime::new(sim.env()));
+        let view = RuntimeView::new(
+            runtime.clone(),
+            sim.env(),
+            Waker::new(),
+            Duration::from_secs(1),
+            Arc::new(Metrics::new()),
+        );
+        sim.block_on(async move {
+            let old = view.look();
+            let mut config = SandboxConfig::new("d", "web", "u");
+            let label = (labels::POD_UID.to_owned(), "u".to_owned());
+            config.labels.extend([label]);
+            runtime.run_sandbox(&config).await.unwrap();
+            assert_eq!(view.refresh("u").await.unwrap().sandboxes.len(), 1);
+            assert!(!view.store("u", old, Arc::default()));
+            assert_eq!(view.get("u").sandboxes.len(), 1);
+            let new = view.look();
+            assert!(view.store("u", new, Arc::default()));
+            assert!(view.uids().is_empty());
+        });
+    }
 }

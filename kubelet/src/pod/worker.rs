@@ -56,6 +56,8 @@ pub(super) struct State {
     failures: u32,
     /// Whether its start was measured.
     measured: bool,
+    /// Whether the runtime was looked at since the worker began: before, nothing is known of the pod, and nothing is told.
+    pub(super) looked: bool,
 }
 
 /// Why a sync came to nothing.
@@ -99,6 +101,7 @@ impl Worker {
             verdict: None,
             failures: 0,
             measured: false,
+            looked: false,
         };
         Self {
             cx,
@@ -116,7 +119,6 @@ impl Worker {
         if let Some(verdict) = rejected {
             self.reject(&verdict);
         } else {
-            self.adopt();
             self.sync_until_the_end().await;
             self.terminate().await;
             self.give_back().await;
@@ -152,9 +154,7 @@ impl Worker {
     }
 
     /// Believes what the API says of containers that ran before this agent did, until their probes have had time to answer.
-    fn adopt(&self) {
-        let pod = self.entry.pod();
-        let seen = self.cx.view.get(&self.entry.uid);
+    fn adopt(&self, pod: &Pod, seen: &Observed) {
         let status = pod.status.as_ref();
         let told = status
             .into_iter()
@@ -168,7 +168,7 @@ impl Worker {
             if !id.ends_with(&format!("://{}", running.id)) {
                 continue;
             }
-            let probes = spec::find(&pod, &one.name).map(|(_, own)| own);
+            let probes = spec::find(pod, &one.name).map(|(_, own)| own);
             let probes = probes.map(|own| [own.readiness_probe, own.startup_probe]);
             let longest = probes.into_iter().flatten().flatten().map(|probe| {
                 let number = |value: Option<i32>, default: i32| {
@@ -257,8 +257,7 @@ impl Worker {
     /// Brings the pod one step nearer to what it is to be.
     async fn sync(&self) -> Result<Synced, Stop> {
         let pod = self.entry.pod();
-        self.cx.view.facts().await?;
-        let seen = self.cx.view.refresh(&self.entry.uid).await?;
+        let seen = self.look(&pod).await?;
         if self.report(false).await || self.is_past_deadline(&pod) {
             return Ok(Synced::Ended);
         }
@@ -313,6 +312,16 @@ impl Worker {
             }
         }
         Ok(Synced::Until(wait.min(self.next_look(&pod))))
+    }
+
+    /// Looks at what the runtime has of the pod.
+    async fn look(&self, pod: &Pod) -> Result<Arc<Observed>, Stop> {
+        self.cx.view.facts().await?;
+        let seen = self.cx.view.refresh(&self.entry.uid).await?;
+        if !std::mem::replace(&mut self.state.lock().looked, true) {
+            self.adopt(pod, &seen);
+        }
+        Ok(seen)
     }
 
     /// Ends what is to be ended.
@@ -499,16 +508,25 @@ impl Worker {
             }
         }
         self.cx.parts.probes.forget_pod(uid);
-        self.report(true).await;
+        if !self.has_nothing_to_tell(&self.entry.pod()) {
+            self.report(true).await;
+        }
         let took = self.cx.env.now().since(began);
         self.cx.metrics.worked("terminating", took);
     }
 
+    /// Whether the API knows already that the pod has come to its end, and the runtime has nothing of it: one that an earlier agent refused,
+    /// or whose containers were removed.
+    fn has_nothing_to_tell(&self, pod: &Pod) -> bool {
+        spec::is_finished(pod) && self.cx.view.get(&self.entry.uid).is_empty()
+    }
+
     async fn end_all(&self, grace: Duration) -> Result<(), Stop> {
         let pod = self.entry.pod();
-        self.cx.view.facts().await?;
-        let seen = self.cx.view.refresh(&self.entry.uid).await?;
-        self.report(false).await;
+        let seen = self.look(&pod).await?;
+        if !self.has_nothing_to_tell(&pod) {
+            self.report(false).await;
+        }
         if !seen.is_active() {
             return Ok(());
         }

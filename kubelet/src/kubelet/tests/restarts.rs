@@ -80,6 +80,74 @@ fn who_comes_next_adopts_what_runs() {
 }
 
 #[test]
+fn what_has_ended_is_left_as_it_was_told() {
+    World::run(1, |world| async move {
+        let (first, stop) = world.start();
+        first.admit_by(Arc::new(|pod: &Pod| {
+            let refused = || {
+                (
+                    "Evicted".to_owned(),
+                    "The node had condition: [DiskPressure]. ".to_owned(),
+                )
+            };
+            (spec::name(pod) != "bad").then_some(()).ok_or_else(refused)
+        }));
+        world
+            .create("bad", json!({"containers": [{"name": "c"}]}))
+            .await;
+        world.create("done", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["true"]}]})).await;
+        world.sleep(2.0).await;
+        stop.cancel();
+        world.sleep(1.0).await;
+        // What the runtime kept of the one that is done is lost.
+        for sandbox in world
+            .runtime
+            .inner
+            .sandboxes(&SandboxFilter::default())
+            .await
+            .unwrap()
+        {
+            world
+                .runtime
+                .inner
+                .remove_sandbox(&sandbox.id)
+                .await
+                .unwrap();
+        }
+        let before = (world.status("bad"), world.status("done"));
+        let (second, _stop) = world.start();
+        assert!(second.healthy().is_err(), "nothing is known yet");
+        world.sleep(60.0).await;
+        assert_eq!((world.status("bad"), world.status("done")), before);
+        assert_eq!(second.healthy(), Ok(()));
+    });
+}
+
+#[test]
+fn a_woken_worker_says_nothing_before_it_has_looked() {
+    World::run(1, |world| async move {
+        let (_first, stop) = world.start();
+        world
+            .create("web", json!({"containers": [{"name": "c"}]}))
+            .await;
+        world.sleep(1.0).await;
+        let before = world.status("web");
+        stop.cancel();
+        world.sleep(1.0).await;
+        world.runtime.away.store(true, Ordering::Release);
+        let (second, _stop) = world.start();
+        for _ in 0..100 {
+            second.waker().wake_all();
+            world.sleep(0.1).await;
+        }
+        assert_eq!(world.status("web"), before);
+        world.runtime.away.store(false, Ordering::Release);
+        world.sleep(10.0).await;
+        assert_eq!(world.status("web"), before);
+    });
+}
+
+#[test]
 fn nothing_is_ended_before_the_api_was_asked() {
     World::run(1, |world| async move {
         let (_first, stop) = world.start();
@@ -105,7 +173,7 @@ fn a_runtime_that_is_away_changes_nothing() {
     for silent in [false, true] {
         World::run(1, move |world| async move {
             world.runtime.silent.store(silent, Ordering::Release);
-            let (_kubelet, _stop) = world.start();
+            let (kubelet, _stop) = world.start();
             world
                 .create("web", json!({"containers": [{"name": "c"}]}))
                 .await;
@@ -128,6 +196,8 @@ fn a_runtime_that_is_away_changes_nothing() {
             world.sleep(300.0).await;
             assert_eq!(world.status("web"), before);
             assert_eq!(world.status("new")["phase"], "Pending");
+            let why = kubelet.healthy().unwrap_err();
+            assert!(why.ends_with("ago; threshold is 3m0s"), "{why}");
             assert!(
                 world.pod("loop").is_some(),
                 "nobody knows whether it still runs"
