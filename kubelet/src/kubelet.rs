@@ -29,6 +29,7 @@ use crate::pod::status::Verdict;
 use crate::pod::worker::Worker;
 use crate::pod::writer::StatusWriter;
 use crate::pod::{NodeInfo, Waker, admit, spec, view};
+use crate::server::PodDirectory;
 use crate::static_pods::StaticPods;
 
 /// How often what nobody knows is looked for on the machine.
@@ -651,6 +652,20 @@ impl Kubelet {
                 tracing::warn!(uid, %error, "the cgroup of a pod that is gone is still there");
             }
         }
+    }
+}
+
+impl PodDirectory for Kubelet {
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        Self::pods(self)
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.find_pod(namespace, name, None)
+    }
+
+    fn sync_loop(&self) -> Result<(), String> {
+        self.healthy()
     }
 }
 
