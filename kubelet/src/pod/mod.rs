@@ -1,8 +1,8 @@
 //! One worker a pod: from what the API says is to run, to what the runtime is told and what the API is told back.
 //!
-//! A pod's worker ([`worker`]) is woken when something about the pod may have changed. It reads what the runtime has of the pod
-//! ([`Observed`]), decides what is to be done ([`actions`]), does it ([`kill`], [`start`]), and says how the pod is ([`status`]), which the
-//! [`writer`] tells the API.
+//! A pod's worker (`worker`) is woken when something about the pod may have changed. It reads what the runtime has of the pod
+//! ([`Observed`]), decides what is to be done (`actions`), does it (`kill`, `start`), and says how the pod is (`status`), which the
+//! `writer` tells the API.
 
 mod actions;
 mod admission;
