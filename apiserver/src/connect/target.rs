@@ -12,13 +12,14 @@ use crate::Server;
 use crate::names::text_at;
 use crate::registry::At;
 
-/// The kinds of a node's addresses, best first: what `--kubelet-preferred-address-types` is by default.
+/// The kinds of a node's addresses, best first: what kubeadm sets `--kubelet-preferred-address-types` to. (The flag's own default begins
+/// with the names, which on most machines nobody resolves.)
 const PREFERRED: [&str; 5] = [
+    "InternalIP",
+    "ExternalIP",
     "Hostname",
     "InternalDNS",
-    "InternalIP",
     "ExternalDNS",
-    "ExternalIP",
 ];
 
 /// Who is at the other end.
@@ -388,7 +389,7 @@ mod tests {
     #[test]
     fn a_kubelet_is_where_its_node_says() {
         let node = json!({"metadata": {"name": "n"}, "status": {
-            "addresses": [{"type": "ExternalIP", "address": "1.2.3.4"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+            "addresses": [{"type": "Hostname", "address": "n"}, {"type": "ExternalIP", "address": "1.2.3.4"}, {"type": "InternalIP", "address": "10.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         }});
         let found = kubelet(&node);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -106,7 +107,7 @@ impl Default for ClusterPkiOptions {
 #[non_exhaustive]
 pub struct ClusterPki {
     /// The authority.
-    pub authority: CertificateAuthority,
+    pub authority: Arc<CertificateAuthority>,
     /// The API server's certificate and key.
     pub server: KeyAndCertificate,
     /// What signs service account tokens.
@@ -127,7 +128,7 @@ impl ClusterPki {
             server: issue_server(&authority, options, now)?,
             admin: issue_admin(&authority, options, now)?,
             service_account: SigningKeyPair::create()?,
-            authority,
+            authority: Arc::new(authority),
         })
     }
 
@@ -178,7 +179,7 @@ impl ClusterPki {
             || issue_admin(&authority, options, now),
         )?;
         Ok(Self {
-            authority,
+            authority: Arc::new(authority),
             server,
             service_account,
             admin,

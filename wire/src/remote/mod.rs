@@ -22,6 +22,7 @@
 #![allow(clippy::result_large_err)]
 
 mod answer;
+mod dial;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,8 @@ mod tls;
 mod transport;
 mod watch;
 
-pub use tls::unverified as unverified_config;
+pub use self::dial::Dialer;
+pub use self::tls::unverified as unverified_config;
 
 use std::sync::Arc;
 use std::time::Duration;
