@@ -35,6 +35,19 @@ pub(crate) fn scheduler() -> UserInfo {
     UserInfo::new("system:kube-scheduler", [ALL_AUTHENTICATED])
 }
 
+/// The kubelet of a node.
+pub(crate) fn node(name: &str) -> UserInfo {
+    UserInfo::new(
+        &format!("system:node:{name}"),
+        ["system:nodes", ALL_AUTHENTICATED],
+    )
+}
+
+/// The service proxy of a node.
+pub(crate) fn proxy() -> UserInfo {
+    UserInfo::new("system:kube-proxy", [ALL_AUTHENTICATED])
+}
+
 /// A controller, by its name; the manager itself for [`MANAGER_IDENTITY`](orlop_controllers::manager::MANAGER_IDENTITY).
 pub(crate) fn controller(name: &str) -> UserInfo {
     if name == orlop_controllers::manager::MANAGER_IDENTITY {
@@ -88,12 +101,17 @@ pub(crate) async fn bind(
     let labels = json!({"app.kubernetes.io/managed-by": "orlop"});
     let body = json!({"metadata": {"name": role, "labels": labels}, "rules": rules});
     put(client, &CLUSTER_ROLES, role, &body).await?;
-    let subject =
-        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name});
+    bind_to(client, role, role, &user.name).await
+}
+
+/// Gives a user a cluster role that is there.
+async fn bind_to(client: &dyn Client, name: &str, role: &str, user: &str) -> Result<(), Status> {
+    let labels = json!({"app.kubernetes.io/managed-by": "orlop"});
+    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user});
     let role_ref =
         json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
-    let body = json!({"metadata": {"name": role, "labels": labels}, "roleRef": role_ref, "subjects": [subject]});
-    put(client, &CLUSTER_ROLE_BINDINGS, role, &body).await
+    let body = json!({"metadata": {"name": name, "labels": labels}, "roleRef": role_ref, "subjects": [subject]});
+    put(client, &CLUSTER_ROLE_BINDINGS, name, &body).await
 }
 
 /// Makes an object, or makes it what it should be.

@@ -35,11 +35,16 @@ pub use orlop_api as api;
 pub use orlop_apiserver as apiserver;
 pub use orlop_controllers as controllers;
 pub use orlop_core as core;
+pub use orlop_kubelet as kubelet;
 pub use orlop_merge as merge;
+pub use orlop_net_proxy as net_proxy;
+pub use orlop_runtime_cri as runtime_cri;
 pub use orlop_sched as sched;
 pub use orlop_store as store;
 pub use orlop_wire as wire;
 
+mod connector;
+mod host_node;
 mod identities;
 #[cfg(feature = "kube")]
 mod kube_client;
@@ -52,4 +57,5 @@ pub mod sim;
 #[doc = include_str!("../docs/library.md")]
 mod library_guide {}
 
+pub use self::host_node::HostNode;
 pub use self::plane::{ControlPlane, ControlPlaneBuilder, Error, ServingAt};

@@ -78,15 +78,6 @@ const NOT_ACTED_ON: &[(Resource, &str)] = &[
         stored!("volumeattachments"),
     ),
     (
-        Resource::cluster(
-            "certificates.k8s.io",
-            "v1",
-            "certificatesigningrequests",
-            "CertificateSigningRequest",
-        ),
-        stored!("certificatesigningrequests", "nothing signs them"),
-    ),
-    (
         namespaced("resource.k8s.io", "resourceclaims", "ResourceClaim"),
         stored!("resourceclaims", "nothing allocates devices to them"),
     ),

@@ -8,26 +8,39 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orlop_api::resources::{self, Verb};
 use orlop_apiserver::authentication::{DEFAULT_ISSUER, SigningKey, StaticTokens};
+use orlop_apiserver::bootstrap::KUBELET_CLIENT;
 use orlop_apiserver::http::HttpService;
 use orlop_apiserver::{ApiServer, LocalClient, ServiceRange};
+use orlop_controllers::certificates::Signers;
 use orlop_controllers::manager::{Catalog, ControllerManager};
+use orlop_controllers::node_ipam::{NodeIpamController, NodeIpamOptions, RangeError};
 use orlop_core::admission::AdmissionPlugin;
 use orlop_core::auth::{Authenticator, Authorizer, UserInfo};
 use orlop_core::client::Client;
 use orlop_core::controller::Controller;
 use orlop_core::env::{Env, TaskGroup};
+use orlop_core::network::Cidr;
 use orlop_core::resource::Resource;
 use orlop_core::status::Status;
 use orlop_core::store::Store;
+use orlop_kubelet::agent::{AgentError, NodeAgent};
+use orlop_net_proxy::Proxy;
 use orlop_sched::{Profile, Scheduler};
 use orlop_store::MemoryStore;
+use orlop_wire::kubeconfig::ClientConfig;
 use orlop_wire::listener::{Listener, ServerTls};
 use orlop_wire::pki::{ClientVerifier, ClusterPki, ClusterPkiOptions};
+use orlop_wire::remote::Dialer;
 use tokio::net::TcpListener;
 
+use crate::connector::Connector;
+use crate::host_node::HostNode;
 use crate::identities;
 use crate::not_acted_on::not_acted_on;
 use crate::sim::{self, SimulatedNodes};
+
+/// How long the API server's certificate for kubelets is good for: it is made anew at every start.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
 
 /// Why a control plane does not come about.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +58,15 @@ pub enum Error {
     /// The controllers do not start.
     #[error(transparent)]
     Controllers(#[from] orlop_controllers::manager::Error),
+    /// The networks of pods cannot be divided among nodes.
+    #[error("the networks of pods cannot be divided among nodes: {0}")]
+    ClusterCidrs(#[from] RangeError),
+    /// The kubelet of this machine does not start.
+    #[error(transparent)]
+    Kubelet(#[from] AgentError),
+    /// The service proxy of this machine does not start.
+    #[error(transparent)]
+    Proxy(#[from] orlop_net_proxy::Error),
     /// Certificates, keys or sockets.
     #[error(transparent)]
     Wire(#[from] orlop_wire::Error),
@@ -89,6 +111,8 @@ pub struct ControlPlaneBuilder {
     issuer: String,
     address: SocketAddr,
     services: ServiceRange,
+    cluster_cidrs: Vec<Cidr>,
+    host: Option<HostNode>,
     extend: Vec<Extend>,
 }
 
@@ -121,6 +145,8 @@ impl ControlPlaneBuilder {
             issuer: DEFAULT_ISSUER.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 6443)),
             services: ServiceRange::default(),
+            cluster_cidrs: Vec::new(),
+            host: None,
             extend: Vec::new(),
         }
     }
@@ -243,6 +269,19 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// The networks of all pods (`--cluster-cidr`), of which every node is given a part (`--allocate-node-cidrs`): one, or one of each family.
+    /// Without, nodes get their ranges from elsewhere.
+    pub fn cluster_cidrs(mut self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
+        self.cluster_cidrs = cidrs.into_iter().collect();
+        self
+    }
+
+    /// This machine as a node. Containers outlive the control plane, and are taken over by the next one.
+    pub fn node(mut self, node: HostNode) -> Self {
+        self.host = Some(node);
+        self
+    }
+
     /// Puts the parts together and starts them.
     ///
     /// # Errors
@@ -265,6 +304,10 @@ impl ControlPlaneBuilder {
             .address(self.address.ip(), self.address.port())
             .client_ca(pki.authority.certificate_pem())
             .service_range(self.services);
+        let connector = connector(&pki, &env)?;
+        api = api
+            .node_connector(Arc::new(connector.clone()))
+            .nodes_join_by_token();
         if self.defaults {
             // What a controller of the embedder's is for is acted on.
             let subjects: Vec<Resource> = self
@@ -300,7 +343,12 @@ impl ControlPlaneBuilder {
                 env.clone(),
             )
             .catalog(Served)
-            .root_ca(pki.authority.certificate_pem());
+            .root_ca(pki.authority.certificate_pem())
+            .signers(Signers::all(pki.authority.clone()));
+            if !self.cluster_cidrs.is_empty() {
+                let options = NodeIpamOptions::new(self.cluster_cidrs);
+                manager = manager.node_ipam(NodeIpamController::new(&options)?);
+            }
             if defaults {
                 manager = manager.with_defaults();
             }
@@ -347,12 +395,61 @@ impl ControlPlaneBuilder {
             let token = tasks.token();
             tasks.spawn("simulated nodes", async move { manager.run(&token).await });
         }
+        if let Some(host) = self.host {
+            start_host(host, &api, &env, &tasks, &connector).await?;
+        }
         // A control plane that is started is one that works: its controllers know what there is.
         while !synced.iter().all(|synced| synced.load(Ordering::Acquire)) {
             env.sleep(Duration::from_millis(2)).await;
         }
         Ok(ControlPlane { api, pki, tasks })
     }
+}
+
+/// Starts the kubelet and the proxy of this machine.
+async fn start_host(
+    host: HostNode,
+    api: &Arc<ApiServer>,
+    env: &Env,
+    tasks: &TaskGroup,
+    connector: &Connector,
+) -> Result<(), Error> {
+    let name = host.config.node_name.clone();
+    let client: Arc<dyn Client> = Arc::new(api.client(identities::node(&name), "kubelet"));
+    let agent = NodeAgent::new(client, host.runtime, env.clone(), host.config).await?;
+    let server = agent.server().clone();
+    connector.add(&name, Arc::new(move || server.connect()));
+    let stop = tasks.token();
+    tasks.spawn("kubelet", async move {
+        if let Err(error) = agent.run(&stop).await {
+            tracing::error!(%error, "the kubelet of this machine ended");
+        }
+    });
+    if let Some(config) = host.proxy {
+        let client: Arc<dyn Client> = Arc::new(api.client(identities::proxy(), "kube-proxy"));
+        let mut proxy = Proxy::builder(client, env.clone()).config(config).build()?;
+        let stop = tasks.token();
+        tasks.spawn("service proxy", async move {
+            if let Err(error) = proxy.run(&stop).await {
+                tracing::error!(%error, "the service proxy of this machine ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The way to nodes: with a certificate of the API server's own, which a kubelet of another process knows it by.
+fn connector(pki: &ClusterPki, env: &Env) -> Result<Connector, Error> {
+    let own = pki.authority.issue_client(
+        KUBELET_CLIENT,
+        std::iter::empty::<String>(),
+        env.wall(),
+        CERTIFICATE_VALIDITY,
+    )?;
+    let mut config = ClientConfig::new("https://kubelet");
+    config.certificate_authority = Some(pki.authority.certificate_pem().to_owned());
+    config.credentials.certificate = Some(own);
+    Ok(Connector::new(Dialer::new(&config, env)?, env.clone()))
 }
 
 /// The resources that the API server serves, from the same table that discovery shows.

@@ -1,11 +1,20 @@
 //! The command line.
 
+mod directory;
+mod down;
+mod failure;
+mod kubelet;
+mod nodes;
+mod proxy;
+mod stop;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use self::failure::Failure;
 
 /// Kubernetes as a deck to build on.
 #[derive(Debug, Parser)]
@@ -17,8 +26,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a whole control plane on this machine.
-    Up(up::Options),
+    /// Start a whole cluster on this machine
+    Up(Box<up::Options>),
+    /// Remove the real nodes of a cluster from this machine, with all that runs on them
+    Down(down::Options),
+    /// Run the pods that are bound to this node
+    Kubelet(Box<kubelet::Options>),
+    /// Lead the addresses of Services to their pods, on this node
+    Proxy(proxy::Options),
 }
 
 /// Runs the program.
@@ -31,13 +46,27 @@ pub(crate) fn main() -> ExitCode {
         .with_target(false)
         .init();
     let outcome = match arguments.command {
-        Command::Up(options) => up::run(options),
+        Command::Up(options) => run(up::run(*options)),
+        Command::Down(options) => down::run(&options),
+        Command::Kubelet(options) => run(kubelet::run(*options)),
+        Command::Proxy(options) => run(proxy::run(options)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("orlop: {error}");
+        Err(failure) => {
+            eprintln!("orlop: {failure}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command that does many things at once.
+fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(command);
+    // A read of standard input that never ends must not keep the program.
+    runtime.shutdown_background();
+    outcome
 }

@@ -1,9 +1,9 @@
 //! `orlop up`: everything in one process.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -17,10 +17,15 @@ use orlop::wire::kubeconfig::{ClientConfig, Credentials, Kubeconfig};
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
 use orlop::{ControlPlane, ServingAt};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+
+use super::nodes::Machine;
+use super::stop::Stop;
+use super::{Failure, directory, kubelet, nodes};
 
 /// How many simulated nodes there are when nothing else is said.
-const NODES: usize = 3;
+const SIMULATED_NODES: usize = 3;
+/// How many real ones.
+const REAL_NODES: usize = 1;
 
 /// What `orlop up` can be told.
 #[derive(Debug, Args)]
@@ -37,13 +42,22 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = StoreKind::Durable)]
     store: StoreKind,
 
-    /// What runs the pods
-    #[arg(long, value_enum, default_value_t = RuntimeKind::Auto)]
+    /// What runs the pods: auto (containerd where this machine has what it takes, else sim), sim (nodes that run nothing), containerd
+    /// (nodes in network namespaces, each with a containerd of its own), cri=SOCKET (this machine as one node, with the engine there)
+    #[arg(long, value_name = "RUNTIME", default_value = "auto")]
     runtime: RuntimeKind,
 
-    /// How many nodes [default: 3]
+    /// How many nodes [default: 3; 1 with containerd]
     #[arg(long, value_name = "N")]
     nodes: Option<usize>,
+
+    /// How many simulated nodes stand beside real ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    simulated_nodes: usize,
+
+    /// Archives of images to be put into the engines of nodes
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    images: Vec<PathBuf>,
 
     /// Parts to leave out
     #[arg(long, value_name = "PART", value_delimiter = ',')]
@@ -62,12 +76,33 @@ enum StoreKind {
     Memory,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// What runs the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum RuntimeKind {
-    /// What this machine and this version can do
+    /// What this machine can do.
     Auto,
-    /// Simulated nodes: pods look as if they ran
-    Sim,
+    /// Simulated nodes.
+    Simulated,
+    /// Nodes in network namespaces, each with a containerd of its own.
+    Containerd,
+    /// This machine as one node, with the engine that listens at an endpoint of CRI.
+    Cri(String),
+}
+
+impl FromStr for RuntimeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "sim" | "simulated" => Ok(Self::Simulated),
+            "containerd" => Ok(Self::Containerd),
+            other => match other.strip_prefix("cri=") {
+                Some(endpoint) if !endpoint.is_empty() => Ok(Self::Cri(endpoint.to_owned())),
+                _ => Err("one of auto, sim, containerd or cri=SOCKET is wanted".to_owned()),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -80,72 +115,115 @@ enum Part {
     Nodes,
 }
 
-/// Why `orlop up` gives up: one line for a person.
+/// What the nodes are, and why.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+struct Plan {
+    real: Real,
+    simulated: usize,
+    why: String,
 }
 
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let more = cause.to_string();
-            if !text.contains(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            source = cause.source();
+/// The nodes that run something.
+#[derive(Debug, PartialEq, Eq)]
+enum Real {
+    None,
+    /// So many in network namespaces.
+    Namespaces(usize),
+    /// This machine, with the engine that listens there.
+    Host(String),
+}
+
+impl Plan {
+    fn make(options: &Options) -> Result<Self, Failure> {
+        let nothing = |why: &str| Self {
+            real: Real::None,
+            simulated: 0,
+            why: why.to_owned(),
+        };
+        if options.without.contains(&Part::Nodes) || options.nodes == Some(0) {
+            return Ok(nothing("as asked"));
         }
-        Self(text)
+        let simulated = |why: String| Self {
+            real: Real::None,
+            simulated: options.nodes.unwrap_or(SIMULATED_NODES),
+            why,
+        };
+        let real = |real: Real, why: &str| Self {
+            real,
+            simulated: options.simulated_nodes,
+            why: why.to_owned(),
+        };
+        let namespaces = Real::Namespaces(options.nodes.unwrap_or(REAL_NODES));
+        match &options.runtime {
+            RuntimeKind::Simulated => Ok(simulated("as asked".to_owned())),
+            RuntimeKind::Cri(_) if options.nodes.is_some_and(|nodes| nodes > 1) => {
+                Err(Failure::new(
+                    "--runtime cri=SOCKET makes this machine one node; --runtime containerd makes several",
+                ))
+            }
+            RuntimeKind::Cri(endpoint) => Ok(real(Real::Host(endpoint.clone()), "as asked")),
+            RuntimeKind::Containerd => match nodes::possible() {
+                Ok(()) => Ok(real(namespaces, "as asked")),
+                Err(why) => Err(Failure::new(format!(
+                    "no nodes with containerd here: {why}"
+                ))),
+            },
+            RuntimeKind::Auto => Ok(match nodes::possible() {
+                Ok(()) => real(namespaces, "chosen because this machine has containerd"),
+                Err(why) => simulated(format!(
+                    "chosen because there is no containerd to be used: {why}"
+                )),
+            }),
+        }
     }
-}
-
-fn failure(text: impl Into<String>) -> Failure {
-    Failure(text.into())
 }
 
 /// Runs until told to stop.
-pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(up(options))
-}
-
-async fn up(options: Options) -> Result<(), Failure> {
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let env = Env::tokio();
     let started = env.now();
-    // Signals are caught before anything is there that a signal could leave half done.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = Stop::on_signals()?;
 
+    let plan = Plan::make(&options)?;
     let directory = match options.data_dir {
         Some(directory) => directory,
-        None => default_directory()?,
+        None => directory::default()?,
     };
-    let directory = make_directory(&directory)?;
-    let lock = lock(&directory)?;
+    let directory = directory::make(&directory)?;
+    let lock = directory::lock(&directory)?;
     let tokens = options
         .token_auth_file
         .as_deref()
         .map(read_tokens)
         .transpose()?;
-    let socket = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| failure(format!("cannot listen at {}: {error}", options.listen)))?;
+    let socket = bind(options.listen).await?;
     let address = socket.local_addr()?;
 
-    let names = ClusterPkiOptions::new().server_name(address.ip().to_string().as_str());
-    let names = match hostname() {
-        Some(name) => names.server_name(name.as_str()),
-        None => names,
+    let machine = match plan.real {
+        Real::Namespaces(count) => Some(Machine::prepare(&directory, count)?),
+        _ => None,
     };
+    // Where nodes and pods reach the API server, if that is not where everybody else does.
+    let inner = match (&machine, &plan.real) {
+        (Some(machine), _) => Some(machine.gateway()),
+        (None, Real::Host(_)) => kubelet::own_addresses().first().copied(),
+        _ => None,
+    };
+    let inner = inner.filter(|ip| *ip != address.ip() && !address.ip().is_unspecified());
+    let inner = match inner {
+        Some(ip) => Some(bind(SocketAddr::new(ip, address.port())).await?),
+        None => None,
+    };
+    let advertised = match &inner {
+        Some(socket) => socket.local_addr()?,
+        None => address,
+    };
+
+    let mut names = ClusterPkiOptions::new().server_name(address.ip().to_string().as_str());
+    names = names.server_name(advertised.ip().to_string().as_str());
+    if let Some(name) = directory::hostname() {
+        names = names.server_name(name.as_str());
+    }
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
     let store: Arc<dyn Store> = match options.store {
         StoreKind::Durable => Arc::new(DurableStore::open(
@@ -162,7 +240,7 @@ async fn up(options: Options) -> Result<(), Failure> {
         .shared_store(store)
         .with_defaults()
         .pki(pki)
-        .advertise(address);
+        .advertise(advertised);
     if let Some(tokens) = tokens {
         builder = builder.static_tokens(tokens);
     }
@@ -172,20 +250,37 @@ async fn up(options: Options) -> Result<(), Failure> {
     if without.contains(&Part::ControllerManager) {
         builder = builder.without_controllers();
     }
-    let nodes = if without.contains(&Part::Nodes) {
-        0
-    } else {
-        options.nodes.unwrap_or(NODES)
-    };
-    if nodes > 0 {
-        builder = builder.simulated_nodes(SimulatedNodes::new(nodes));
+    if plan.simulated > 0 {
+        let mut nodes = SimulatedNodes::new(plan.simulated);
+        if let Some(first) = machine.as_ref().map(Machine::beyond_pods) {
+            nodes.first_pod_address = first;
+        }
+        builder = builder.simulated_nodes(nodes);
+    }
+    if let Some(machine) = &machine {
+        builder = builder
+            .cluster_cidrs([machine.pods()])
+            .controller(machine.routes());
+    }
+    if let Real::Host(endpoint) = &plan.real {
+        builder = builder.node(kubelet::host_node(endpoint, &directory, &env).await?);
     }
     let plane = builder.start().await?;
     let serving = plane.serve(socket)?;
+    if let Some(socket) = inner {
+        plane.serve(socket)?;
+    }
     let kubeconfig = directory.join("kubeconfig");
     write_kubeconfig(&plane, serving, &kubeconfig)?;
+    let (agents, adopted) = match &machine {
+        Some(machine) => {
+            let adopted = machine.start_engines(&env, &options.images).await?;
+            (Some(machine.start_agents(&plane, advertised)?), adopted)
+        }
+        None => (None, 0),
+    };
 
-    say(&directory, options.store, options.runtime, nodes, &without);
+    say(&directory, options.store, &plan, adopted, &without);
     let took = env.now().since(started);
     println!(
         "ready in {} ms at {}; next: export KUBECONFIG={}",
@@ -194,22 +289,25 @@ async fn up(options: Options) -> Result<(), Failure> {
         kubeconfig.display()
     );
 
-    let why = futures::future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
-    drop(why);
+    stop.wait().await;
     eprintln!("orlop: stopping");
+    if let Some(agents) = agents {
+        agents.stop().await;
+        eprintln!("orlop: what runs on the nodes goes on; `orlop down` ends it");
+    }
     plane.shutdown().await;
     drop(lock);
     Ok(())
 }
 
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::new(format!("cannot listen at {address}: {error}")))
+}
+
 /// Says what was chosen and why.
-fn say(
-    directory: &Path,
-    store: StoreKind,
-    runtime: RuntimeKind,
-    nodes: usize,
-    without: &BTreeSet<Part>,
-) {
+fn say(directory: &Path, store: StoreKind, plan: &Plan, adopted: usize, without: &BTreeSet<Part>) {
     let kinds = resources::builtin()
         .iter()
         .filter(|info| info.is_stored())
@@ -225,16 +323,31 @@ fn say(
         ),
         StoreKind::Memory => println!("  store    in memory: everything is gone with this process"),
     }
-    if nodes == 0 {
-        println!("  nodes    none");
-    } else {
-        let why = match runtime {
-            RuntimeKind::Auto => "chosen because this version has no other runtime yet",
-            RuntimeKind::Sim => "as asked",
-        };
-        println!(
-            "  nodes    {nodes}, simulated ({why}): they run nothing, pods only look as if they ran"
-        );
+    let why = &plan.why;
+    match &plan.real {
+        Real::None if plan.simulated == 0 => println!("  nodes    none"),
+        Real::None => {}
+        Real::Namespaces(count) => {
+            let adopted = match adopted {
+                0 => String::new(),
+                adopted => format!("; the engines of {adopted} ran already and are taken over"),
+            };
+            println!(
+                "  nodes    {count} with containerd, in network namespaces ({why}){adopted}; `orlop down` removes them"
+            );
+        }
+        Real::Host(endpoint) => {
+            println!("  nodes    this machine, by the engine at {endpoint} ({why})")
+        }
+    }
+    match (&plan.real, plan.simulated) {
+        (_, 0) => {}
+        (Real::None, count) => println!(
+            "  nodes    {count}, simulated ({why}): they run nothing, pods only look as if they ran"
+        ),
+        (_, count) => println!(
+            "           and {count} simulated: they run nothing, pods only look as if they ran"
+        ),
     }
     for part in without {
         let part = match part {
@@ -246,77 +359,15 @@ fn say(
     }
 }
 
-/// Where the cluster is kept when nothing is said.
-fn default_directory() -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let base = base
-        .or_else(home)
-        .ok_or_else(|| failure("neither HOME nor XDG_DATA_HOME is set: say --data-dir"))?;
-    Ok(base.join("orlop"))
-}
-
-fn make_directory(directory: &Path) -> Result<PathBuf, Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-    let show = |error: std::io::Error| {
-        failure(format!(
-            "cannot use the directory {}: {error}",
-            directory.display()
-        ))
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(show)?;
-    directory.canonicalize().map_err(show)
-}
-
-/// Keeps a second process out of the directory for as long as the file is open.
-fn lock(directory: &Path) -> Result<std::fs::File, Failure> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = directory.join("lock");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| {
-            failure(format!(
-                "cannot write to the directory {}: {error}",
-                directory.display()
-            ))
-        })?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(failure(format!(
-            "another orlop uses the directory {}",
-            directory.display()
-        ))),
-        Err(error) => Err(failure(format!("cannot lock {}: {error}", path.display()))),
-    }
-}
-
 fn read_tokens(file: &Path) -> Result<StaticTokens, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        failure(format!(
+        Failure::new(format!(
             "cannot read --token-auth-file {}: {error}",
             file.display()
         ))
     })?;
     StaticTokens::parse(&text, &[])
-        .map_err(|error| failure(format!("--token-auth-file {}: {error}", file.display())))
-}
-
-/// The machine's name, if it has one that a certificate can carry.
-fn hostname() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = name.trim().to_lowercase();
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    (!name.is_empty() && name.chars().all(plain)).then_some(name)
+        .map_err(|error| Failure::new(format!("--token-auth-file {}: {error}", file.display())))
 }
 
 fn write_kubeconfig(plane: &ControlPlane, serving: ServingAt, path: &Path) -> Result<(), Failure> {

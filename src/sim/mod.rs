@@ -8,6 +8,7 @@ mod addresses;
 mod node;
 mod pod;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,6 +44,8 @@ pub struct SimulatedNodes {
     pub run_for: Duration,
     /// From the deletion of a pod to its end; never longer than its grace period.
     pub stop_after: Duration,
+    /// Where the addresses of pods begin: each node has 256 of them.
+    pub first_pod_address: Ipv4Addr,
 }
 
 /// What a simulated node has.
@@ -76,6 +79,7 @@ impl SimulatedNodes {
             start_after: Duration::from_millis(100),
             run_for: Duration::from_secs(1),
             stop_after: Duration::from_millis(100),
+            first_pod_address: Ipv4Addr::new(10, 244, 0, 0),
         }
     }
 }
@@ -106,8 +110,8 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(options: SimulatedNodes) -> Self {
         Self {
+            addresses: Mutex::new(Addresses::new(options.first_pod_address)),
             options,
-            addresses: Mutex::new(Addresses::default()),
         }
     }
 

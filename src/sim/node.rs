@@ -203,8 +203,8 @@ fn object(options: &SimulatedNodes, number: usize, now: Timestamp) -> Value {
             "annotations": {"orlop.dev/simulated": "this node runs nothing: its pods are only said to run"},
         },
         "spec": {
-            "podCIDR": pod_cidr(number),
-            "podCIDRs": [pod_cidr(number)],
+            "podCIDR": pod_cidr(options.first_pod_address, number),
+            "podCIDRs": [pod_cidr(options.first_pod_address, number)],
             "providerID": format!("orlop-simulated:///{name}"),
         },
         "status": {

@@ -1,0 +1,82 @@
+//! The way from the API server to nodes and pods.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use orlop_core::env::Env;
+use orlop_core::node::{ConnectError, KubeletEndpoint, NodeConnector};
+use orlop_core::runtime::Connection;
+use orlop_wire::remote::Dialer;
+use orlop_wire::stream::io::into_connection;
+use parking_lot::RwLock;
+use tokio::net::TcpStream;
+
+/// How long a pod may take until it answers a connection.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Opens a connection in memory to a kubelet of this process.
+pub(crate) type Local = Arc<dyn Fn() -> Connection + Send + Sync>;
+
+/// Connects to kubelets of this process in memory, to all others by TLS with the API server's client certificate, and to pods by TCP.
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Inner>);
+
+struct Inner {
+    local: RwLock<BTreeMap<String, Local>>,
+    dialer: Dialer,
+    env: Env,
+}
+
+impl Connector {
+    /// Kubelets that are not of this process are dialled so.
+    pub(crate) fn new(dialer: Dialer, env: Env) -> Self {
+        Self(Arc::new(Inner {
+            local: RwLock::default(),
+            dialer,
+            env,
+        }))
+    }
+
+    /// A kubelet of this process, by its node's name.
+    pub(crate) fn add(&self, node: &str, connect: Local) {
+        self.0.local.write().insert(node.to_owned(), connect);
+    }
+}
+
+#[async_trait]
+impl NodeConnector for Connector {
+    async fn kubelet(&self, kubelet: &KubeletEndpoint) -> Result<Connection, ConnectError> {
+        let local = self.0.local.read().get(&kubelet.node).cloned();
+        if let Some(connect) = local {
+            return Ok(connect());
+        }
+        if kubelet.host.is_empty() || kubelet.port == 0 {
+            // What a simulated node is like.
+            return Err(ConnectError::new(format!(
+                "node {} has told no address of a kubelet",
+                kubelet.node
+            )));
+        }
+        let stream = self.0.dialer.dial(&kubelet.host, kubelet.port).await;
+        stream
+            .map(into_connection)
+            .map_err(|error| ConnectError::new(error.to_string()))
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let failed =
+            |why: &dyn std::fmt::Display| ConnectError::new(format!("dial tcp {address}: {why}"));
+        let stream = self
+            .0
+            .env
+            .timeout(TIMEOUT, TcpStream::connect(address))
+            .await;
+        let stream = stream
+            .map_err(|_| failed(&"i/o timeout"))?
+            .map_err(|error| failed(&error))?;
+        stream.set_nodelay(true).map_err(|error| failed(&error))?;
+        Ok(into_connection(stream))
+    }
+}
