@@ -4,6 +4,7 @@ mod documents;
 mod house;
 mod in_process;
 mod kubectl;
+mod node;
 mod probe_rules;
 mod process;
 mod simulation;

@@ -1,10 +1,13 @@
 //! What the end-to-end tests share: the real program in a directory of its own, and the real kubectl beside it.
 
+mod images;
 mod kubectl;
+mod machine;
 mod raw;
 mod server;
 
 pub(crate) use self::kubectl::Kubectl;
+pub(crate) use self::machine::{IMAGE, Machine, page, until_nothing_is_left};
 pub(crate) use self::raw::{Answer, Raw};
 pub(crate) use self::server::{Server, run_to_end};
 

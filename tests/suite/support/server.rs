@@ -27,6 +27,10 @@ fn command(data: &Path, arguments: &[&str]) -> Command {
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
+    // What a test does not choose must not depend on the machine.
+    if !arguments.contains(&"--runtime") {
+        command.args(["--runtime", "sim"]);
+    }
     command.args(arguments).stdin(Stdio::null());
     command
 }
