@@ -15,6 +15,8 @@
 
 #[path = "isolated.rs"]
 pub mod isolated;
+#[path = "preflight.rs"]
+pub mod preflight;
 #[path = "registry.rs"]
 pub mod registry;
 
@@ -64,10 +66,9 @@ pub fn missing() -> Option<String> {
                 .is_none()
                 .then(|| "no plug-ins of CNI on this machine".to_owned())
         })
-        .or_else(|| {
-            busybox()
-                .is_none()
-                .then(|| "no static busybox on this machine".to_owned())
+        .or_else(|| match busybox() {
+            Some(busybox) => preflight::refusal(&busybox),
+            None => Some("no static busybox on this machine".to_owned()),
         })
 }
 

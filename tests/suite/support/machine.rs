@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::{Kubectl, Server, eventually, images};
 
+#[path = "../../../runtime-cri/tests/support/preflight.rs"]
+mod preflight;
+
 /// The image that pods of these tests are made of.
 pub(crate) const IMAGE: &str = "orlop.test/busybox:1";
 
@@ -41,10 +44,10 @@ fn missing() -> Option<String> {
     {
         return Some("no network plug-ins".to_owned());
     }
-    if images::busybox().is_none() {
-        return Some("no statically linked busybox".to_owned());
+    match images::busybox() {
+        Some(busybox) => preflight::refusal(&std::fs::read(busybox).unwrap()),
+        None => Some("no statically linked busybox".to_owned()),
     }
-    None
 }
 
 impl Machine {
