@@ -27,7 +27,7 @@ use crate::pod::context::{Context, Desired, Entry, Eviction};
 use crate::pod::kill::restored_pod;
 use crate::pod::status::Verdict;
 use crate::pod::worker::Worker;
-use crate::pod::{NodeInfo, Waker, admit, spec, view};
+use crate::pod::{KnownNode, Waker, admit, spec, view};
 use crate::server::PodDirectory;
 use crate::static_pods::StaticPods;
 
@@ -213,7 +213,7 @@ impl Kubelet {
 
     /// What is known of the node.
     #[must_use]
-    pub fn node(&self) -> NodeInfo {
+    pub fn node(&self) -> KnownNode {
         self.0.cx.node.clone()
     }
 

@@ -1,7 +1,6 @@
 //! The node agent.
 
 pub mod agent;
-#[allow(dead_code)]
 mod blocking;
 pub mod certificates;
 pub mod cgroups;

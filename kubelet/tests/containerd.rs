@@ -186,14 +186,14 @@ async fn pods_live_and_end_in_containers() {
     let (_kubelet, stop, tasks) = agent(&world.api, runtime.clone(), &env, &config).await;
 
     world.create("web", json!({
-        "volumes": [{"name": "config", "configMap": {"name": "settings"}}, {"name": "work", "emptyDir": {}}],
-        "initContainers": [{"name": "prepare", "command": ["sh", "-c", "cat /config/colour > /work/colour"],
-            "volumeMounts": [{"name": "config", "mountPath": "/config"}, {"name": "work", "mountPath": "/work"}]}],
-        "containers": [{"name": "c", "command": ["sh", "-c", "trap 'exit 0' TERM; echo $IP $(cat /work/colour); touch /work/ready; while true; do sleep 0.2; done"],
+        "volumes": [{"name": "config", "configMap": {"name": "settings"}}, {"name": "scratch", "emptyDir": {}}],
+        "initContainers": [{"name": "prepare", "command": ["sh", "-c", "cat /config/colour > /scratch/colour"],
+            "volumeMounts": [{"name": "config", "mountPath": "/config"}, {"name": "scratch", "mountPath": "/scratch"}]}],
+        "containers": [{"name": "c", "command": ["sh", "-c", "trap 'exit 0' TERM; echo $IP $(cat /scratch/colour); touch /scratch/ready; while true; do sleep 0.2; done"],
             "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
             "resources": {"limits": {"memory": "64Mi"}},
-            "readinessProbe": {"exec": {"command": ["cat", "/work/ready"]}, "periodSeconds": 1},
-            "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+            "readinessProbe": {"exec": {"command": ["cat", "/scratch/ready"]}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}],
     })).await;
     world.create("crash", json!({"containers": [{"name": "c", "command": ["sh", "-c", "echo bye > /dev/termination-log; exit 3"]}]})).await;
     world

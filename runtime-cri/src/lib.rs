@@ -9,9 +9,9 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let runtime = CriRuntime::connect("unix:///run/containerd/containerd.sock", Env::tokio()).await?;
-//! runtime.pull_image(&PullRequest::new("docker.io/library/nginx:1.27")).await?;
+//! runtime.pull_image(&PullRequest::new("nginx:1.27")).await?;
 //! let sandbox = runtime.run_sandbox(&SandboxConfig::new("default", "web-0", "1f0e")).await?;
-//! let config = ContainerConfig::new("web", ImageSpec::new("docker.io/library/nginx:1.27"));
+//! let config = ContainerConfig::new("web", ImageSpec::new("nginx:1.27"));
 //! let container = runtime.create_container(&sandbox, &config).await?;
 //! runtime.start_container(&container).await?;
 //! println!("{:?}", runtime.sandbox(&sandbox).await?.addresses);

@@ -18,7 +18,7 @@ use crate::pod::context::{Context, Names};
 use crate::pod::metrics::Metrics;
 use crate::pod::runtime_view::RuntimeView;
 use crate::pod::writer::StatusWriter;
-use crate::pod::{NodeInfo, Waker};
+use crate::pod::{KnownNode, Waker};
 use crate::static_pods::StaticPods;
 
 /// What does a worker's work: each part can be replaced.
@@ -52,7 +52,7 @@ pub struct KubeletBuilder {
     config: KubeletConfig,
     parts: Option<Parts>,
     waker: Waker,
-    node: NodeInfo,
+    node: KnownNode,
     tasks: TaskGroup,
     events: EventBroadcaster,
 }
@@ -81,7 +81,7 @@ impl KubeletBuilder {
             config: KubeletConfig::new(""),
             parts: None,
             waker: Waker::new(),
-            node: NodeInfo::new(),
+            node: KnownNode::new(),
             tasks,
             events,
         }
@@ -115,7 +115,7 @@ impl KubeletBuilder {
 
     /// What is known of the node: to be set, as far as it is known, before [`Kubelet::run`].
     #[must_use]
-    pub fn node(&self) -> NodeInfo {
+    pub fn node(&self) -> KnownNode {
         self.node.clone()
     }
 

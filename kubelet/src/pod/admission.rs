@@ -31,7 +31,7 @@ pub struct NodeFacts {
 
 /// A handle to what is known of the node. Clones share it. Who keeps the Node's status sets it, before pods come.
 #[derive(Clone, Default)]
-pub struct NodeInfo(Arc<Known>);
+pub struct KnownNode(Arc<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -39,13 +39,13 @@ struct Known {
     node: OnceLock<crate::node::NodeInfo>,
 }
 
-impl fmt::Debug for NodeInfo {
+impl fmt::Debug for KnownNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
 }
 
-impl NodeInfo {
+impl KnownNode {
     /// A handle to a node of which nothing is known.
     #[must_use]
     pub fn new() -> Self {

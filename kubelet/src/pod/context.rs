@@ -14,7 +14,7 @@ use orlop_core::scheduling::PodInfo;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::admission::NodeInfo;
+use super::admission::KnownNode;
 use super::metrics::Metrics;
 use super::runtime_view::RuntimeView;
 use super::spec;
@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) recorder: EventRecorder,
     pub(crate) view: RuntimeView,
     pub(crate) writer: StatusWriter,
-    pub(crate) node: NodeInfo,
+    pub(crate) node: KnownNode,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) names: Names,
     pub(crate) entries: Mutex<BTreeMap<String, Arc<Entry>>>,

@@ -21,7 +21,7 @@ mod waker;
 pub(crate) mod worker;
 pub(crate) mod writer;
 
-pub use self::admission::{NodeFacts, NodeInfo};
+pub use self::admission::{KnownNode, NodeFacts};
 pub(crate) use self::admission::{admit, view};
 pub use self::observed::Observed;
 pub use self::spec::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, container_hash};

@@ -128,11 +128,6 @@ impl Machine {
         layout["id"].as_str().unwrap().to_owned()
     }
 
-    /// The network namespace of a node, by its number from one.
-    pub(crate) fn namespace(&self, node: usize) -> String {
-        format!("orlop-{}-{node}", self.id())
-    }
-
     fn run_directory(&self, node: usize) -> PathBuf {
         PathBuf::from(format!("/run/orlop/{}/node-{node}", self.id()))
     }
