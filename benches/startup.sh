@@ -3,6 +3,7 @@
 #
 #   cargo build --release && benches/startup.sh [path of the binary] [options of `orlop up` …]
 #
+# Nodes are simulated: real ones are processes of their own.
 # Ready is when /readyz answers 200 over TLS; the directory is new, so that certificates are made, too. A second start finds everything.
 # Memory is the resident set ten seconds later. Needs curl.
 set -eu
@@ -15,7 +16,7 @@ trap 'kill $process 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dire
 
 start() {
     began=$(date +%s%N)
-    "$binary" up --data-dir "$directory" --listen "127.0.0.1:$port" "$@" >"$directory.log" 2>&1 &
+    "$binary" up --runtime sim --data-dir "$directory" --listen "127.0.0.1:$port" "$@" >"$directory.log" 2>&1 &
     process=$!
     until [ "$(curl -sk -o /dev/null -w '%{http_code}' "https://127.0.0.1:$port/readyz")" = 200 ]; do
         kill -0 $process || { cat "$directory.log"; exit 1; }

@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +24,28 @@ const INSIDE: &str = "ORLOP_ISOLATED_TEST_DIR";
 /// # Panics
 /// When the test fails.
 pub fn isolated(test: &str, missing: impl FnOnce() -> Option<String>, body: impl FnOnce(&Path)) {
+    let arguments = [test, "--exact", "--nocapture"].map(OsString::from);
+    within(test, arguments.into(), missing, body);
+}
+
+/// As [`isolated`], for a whole program of this name, which is started once more with its own arguments.
+///
+/// # Panics
+/// When the program fails.
+pub fn isolated_program(
+    name: &str,
+    missing: impl FnOnce() -> Option<String>,
+    body: impl FnOnce(&Path),
+) {
+    within(name, std::env::args_os().skip(1).collect(), missing, body);
+}
+
+fn within(
+    name: &str,
+    arguments: Vec<OsString>,
+    missing: impl FnOnce() -> Option<String>,
+    body: impl FnOnce(&Path),
+) {
     if let Some(dir) = std::env::var_os(INSIDE) {
         let _left = LeftBehind;
         prepare();
@@ -38,7 +61,7 @@ pub fn isolated(test: &str, missing: impl FnOnce() -> Option<String>, body: impl
         }
     });
     if let Some(why) = cannot {
-        println!("skipped: {test}: {why}");
+        println!("skipped: {name}: {why}");
         return;
     }
     // The outer process keeps the directory, and removes it when nothing can be mounted in it any more.
@@ -52,14 +75,14 @@ pub fn isolated(test: &str, missing: impl FnOnce() -> Option<String>, body: impl
             "--kill-child",
             "--mount-proc",
         ])
-        .arg(std::env::current_exe().expect("the test's own path"))
-        .args([test, "--exact", "--nocapture"])
+        .arg(std::env::current_exe().expect("the program's own path"))
+        .args(arguments)
         .env(INSIDE, dir.path())
         .status()
         .expect("unshare");
     assert!(
         status.success(),
-        "{test} failed in its namespaces: {status}"
+        "{name} failed in its namespaces: {status}"
     );
 }
 
