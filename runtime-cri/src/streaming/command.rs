@@ -104,12 +104,23 @@ fn code_of(said: &[u8]) -> Result<i32, RuntimeError> {
     match code {
         Some(code) if status["reason"] == "NonZeroExitCode" => Ok(code),
         _ => Err(RuntimeError::Failed(
-            status["message"]
-                .as_str()
-                .unwrap_or("the command failed")
-                .to_owned(),
+            own_words(status["message"].as_str().unwrap_or("the command failed")).to_owned(),
         )),
     }
+}
+
+/// What an engine says without what its streaming server puts before it: it is the kubelet's as a library, and says the same as the
+/// kubelet that passes this on. It would be said twice.
+fn own_words(message: &str) -> &str {
+    let message = message
+        .strip_prefix("Internal error occurred: ")
+        .unwrap_or(message);
+    let tried = [
+        "error executing command in container: ",
+        "error attaching to container: ",
+    ];
+    let own = tried.iter().find_map(|tried| message.strip_prefix(tried));
+    own.unwrap_or(message)
 }
 
 #[cfg(test)]
@@ -127,6 +138,15 @@ mod tests {
             code_of(refused),
             Err(RuntimeError::Failed("no such program".to_owned()))
         );
+        for tried in ["executing command in", "attaching to"] {
+            let wrapped = format!(
+                r#"{{"status":"Failure","reason":"InternalError","message":"Internal error occurred: error {tried} container: it is over: unknown"}}"#
+            );
+            assert_eq!(
+                code_of(wrapped.as_bytes()),
+                Err(RuntimeError::Failed("it is over: unknown".to_owned()))
+            );
+        }
         assert_eq!(
             code_of(b"oops"),
             Err(RuntimeError::Failed("oops".to_owned()))

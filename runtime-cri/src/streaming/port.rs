@@ -57,6 +57,35 @@ fn failure(said: &[u8], port: u16) -> RuntimeError {
     if said.to_ascii_lowercase().contains("connection refused") {
         RuntimeError::Refused(port)
     } else {
-        RuntimeError::Failed(said.trim().to_owned())
+        RuntimeError::Failed(own_words(said.trim()).to_owned())
+    }
+}
+
+/// What an engine says without what its streaming server puts before it, `error forwarding port 1 to pod 2, uid 3: `, which the
+/// kubelet says, too, in terms that users know.
+fn own_words(said: &str) -> &str {
+    said.strip_prefix("error forwarding port ")
+        .and_then(|rest| rest.split_once(", uid "))
+        .and_then(|(_, rest)| rest.split_once(": "))
+        .map_or(said, |(_, own)| own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_once() {
+        let said = |text: &str| failure(text.as_bytes(), 81);
+        let failed = |text: &str| RuntimeError::Failed(text.to_owned());
+        assert_eq!(
+            said("error forwarding port 81 to pod 1f0e, uid : no namespace: gone\n"),
+            failed("no namespace: gone")
+        );
+        assert_eq!(said("something: else"), failed("something: else"));
+        assert_eq!(
+            said("error forwarding port 81 to pod 1f0e, uid : dial: connect: connection refused"),
+            RuntimeError::Refused(81)
+        );
     }
 }
