@@ -164,6 +164,15 @@ fn has_terminal(pod: &Pod, container: &str) -> bool {
     regular.or(ephemeral).unwrap_or_default()
 }
 
+/// What a client is told that was attached to a container: no exit code, for that stands in the pod's status, and it is no failure of
+/// the attachment. A container may also be gone by the time that its streams have ended.
+fn end_of_attachment(end: Result<i32, RuntimeError>) -> Result<i32, RuntimeError> {
+    match end {
+        Ok(_) | Err(RuntimeError::NotFound { .. }) => Ok(0),
+        broken => broken,
+    }
+}
+
 pub(super) async fn attach(
     server: &KubeletServer,
     of: &Of,
@@ -187,7 +196,14 @@ pub(super) async fn attach(
         tty,
     };
     let runtime = server.parts.runtime.clone();
-    let start = move || async move { runtime.attach(&id, &wanted).await };
+    let start = move || async move {
+        let process = runtime.attach(&id, &wanted).await?;
+        let exit = process.exit;
+        Ok(Process {
+            exit: Box::pin(async move { end_of_attachment(exit.await) }),
+            ..process
+        })
+    };
     join(
         server,
         request,

@@ -10,7 +10,9 @@ use http_body_util::BodyExt;
 use orlop_core::client::{Answer, Client, Operation, Request as ApiRequest};
 use orlop_core::env::SimEnv;
 use orlop_core::object::Object;
-use orlop_core::runtime::{ContainerConfig, ImageSpec, PullRequest, SandboxConfig};
+use orlop_core::runtime::{
+    ContainerConfig, ContainerFilter, ImageSpec, PullRequest, SandboxConfig,
+};
 use orlop_core::status::Status;
 use orlop_core::testing::SimulatedRuntime;
 use orlop_wire::stream::io::from_connection;
@@ -545,6 +547,14 @@ fn a_container_is_attached_to() {
         let (mut stdin, mut stdout) = (process.stdin.unwrap(), process.stdout.unwrap());
         stdin.send(Bytes::from_static(b"hello")).await.unwrap();
         assert_eq!(stdout.next().await.unwrap().unwrap(), "hello");
+        // How the container ended is not how the attachment did.
+        let runtime = &world.server.parts.runtime;
+        let all = runtime.containers(&ContainerFilter::default()).await;
+        let id = all.unwrap().pop().unwrap().id;
+        runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+        let ended = runtime.container(&id).await.unwrap().exit.unwrap();
+        assert_ne!(ended.code, 0);
+        assert_eq!(process.exit.await.unwrap(), 0);
     });
 }
 
