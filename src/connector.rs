@@ -1,6 +1,7 @@
 //! The way from the API server to nodes and pods.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -60,9 +61,14 @@ impl NodeConnector for Connector {
             )));
         }
         let stream = self.0.dialer.dial(&kubelet.host, kubelet.port).await;
-        stream
-            .map(into_connection)
-            .map_err(|error| ConnectError::new(error.to_string()))
+        stream.map(into_connection).map_err(|error| {
+            ConnectError::new(match error {
+                orlop_wire::Error::Network { what, source } => {
+                    format!("{what}: {}", words(&source))
+                }
+                error => error.to_string(),
+            })
+        })
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
@@ -75,8 +81,46 @@ impl NodeConnector for Connector {
             .await;
         let stream = stream
             .map_err(|_| failed(&"i/o timeout"))?
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| failed(&words(&error)))?;
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
         Ok(into_connection(stream))
+    }
+}
+
+/// Why there is no connection, in the words of Go, which users and their scripts know: `connect: connection refused`.
+fn words(error: &io::Error) -> String {
+    use io::ErrorKind;
+    if error.raw_os_error().is_none() {
+        return match error.kind() {
+            ErrorKind::TimedOut => "i/o timeout".to_owned(),
+            _ => error.to_string(),
+        };
+    }
+    let text = error.to_string();
+    // Small letters, and no number.
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = text.to_lowercase();
+    match error.kind() {
+        ErrorKind::ConnectionRefused
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::TimedOut => format!("connect: {text}"),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_the_words_that_users_know() {
+        let told = |code| words(&io::Error::from_raw_os_error(code));
+        assert_eq!(told(111), "connect: connection refused");
+        assert_eq!(told(113), "connect: no route to host");
+        assert_eq!(told(110), "connect: connection timed out");
+        assert_eq!(told(104), "connection reset by peer");
+        assert_eq!(words(&io::ErrorKind::TimedOut.into()), "i/o timeout");
+        assert_eq!(words(&io::Error::other("not this one")), "not this one");
     }
 }
