@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use orlop::core::env::Env;
 
-use super::{Failure, directory, nodes};
+use super::{Failure, directory, host, nodes};
 
 /// What `orlop down` can be told.
 #[derive(Debug, Args)]
@@ -15,9 +16,9 @@ pub(crate) struct Options {
 }
 
 /// Removes the nodes.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let directory = match &options.data_dir {
-        Some(directory) => directory.clone(),
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let directory = match options.data_dir {
+        Some(directory) => directory,
         None => directory::default()?,
     };
     let directory = directory.canonicalize().map_err(|error| {
@@ -31,12 +32,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             "{failure}: stop it first (the nodes go on until then)"
         ))
     })?;
-    if nodes::remove(&directory)? {
-        println!(
-            "the nodes are gone, with all that ran on them; the cluster's objects are still in {}",
-            directory.display()
-        );
-    } else {
+    let env = Env::tokio();
+    let namespaces = nodes::remove(&directory, &env).await?;
+    let host = host::remove(&directory, &env).await?;
+    let kept = format!("the cluster's objects are still in {}", directory.display());
+    if namespaces {
+        println!("the nodes are gone, with all that ran on them; {kept}");
+    }
+    if host {
+        println!("this machine is no node any more, and what ran on it has ended; {kept}");
+    }
+    if !namespaces && !host {
         println!(
             "there are no real nodes of the cluster in {}",
             directory.display()

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use clap::Args;
 use futures::future::{Either, select};
-use orlop::HostNode;
 use orlop::core::client::{Answer, Client, Request};
 use orlop::core::env::{CancelToken, Env, TaskGroup};
 use orlop::core::status::Status;
@@ -214,7 +213,7 @@ fn configuration(options: &Options) -> Result<(KubeletConfig, bool), Failure> {
 }
 
 /// What follows from the machine.
-fn adapt(config: &mut KubeletConfig) {
+pub(super) fn adapt(config: &mut KubeletConfig) {
     config.restrict_oom_score_adj = !super::nodes::may_lower_oom_scores();
     if config.pod_logs_dir != Path::new("/var/log/pods") {
         // A node beside others on one machine: the machine's own directory of links is not its own.
@@ -249,18 +248,17 @@ async fn identity(
         let known = Kubeconfig::load(&options.kubeconfig)?.resolve(None)?;
         return Ok(Arc::new(Renewed(RwLock::new(remote(&known)?))));
     };
-    let server = Kubeconfig::load(bootstrap)?.resolve(None)?;
     let store = CertificateStore::client(certificates);
-    let asking = remote(&server)?;
-    let own = certificates::bootstrap(
-        env,
-        &asking,
-        &server,
-        &config.node_name,
-        &store,
-        &options.kubeconfig,
-    )
-    .await?;
+    let own = match certificates::known(&options.kubeconfig, env.wall()) {
+        // The token may have expired and its file be gone since: it is not needed any more.
+        Some(known) => known,
+        None => {
+            let server = Kubeconfig::load(bootstrap)?.resolve(None)?;
+            let asking = remote(&server)?;
+            let (name, path) = (&config.node_name, &options.kubeconfig);
+            certificates::bootstrap(env, &asking, &server, name, &store, path).await?
+        }
+    };
     let client = Arc::new(Renewed(RwLock::new(remote(&own)?)));
     let (source, renewed) = (client.clone(), client.clone());
     let (clock, base) = (env.clone(), own);
@@ -298,12 +296,10 @@ async fn serving(
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
             Failure::new(format!("--client-ca-file {}: {error}", path.display()))
         })?),
+        // It is there by now, even if it was not when this process began.
         None => {
-            let from = options
-                .bootstrap_kubeconfig
-                .as_ref()
-                .unwrap_or(&options.kubeconfig);
-            Kubeconfig::load(from)?.resolve(None)?.certificate_authority
+            let known = Kubeconfig::load(&options.kubeconfig)?.resolve(None)?;
+            known.certificate_authority
         }
     };
     let clients = authority
@@ -379,22 +375,6 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     };
     tasks.shutdown().await;
     Ok(ended?)
-}
-
-/// This machine as a node of a cluster in the same process.
-pub(crate) async fn host_node(
-    endpoint: &str,
-    directory: &Path,
-    env: &Env,
-) -> Result<HostNode, Failure> {
-    let name = directory::hostname()
-        .ok_or_else(|| Failure::new("this machine has no name that a node could have"))?;
-    let mut config = KubeletConfig::new(name);
-    config.root_dir = directory.join("nodes").join("host");
-    config.node_ips = own_addresses();
-    adapt(&mut config);
-    let runtime = CriRuntime::connect(endpoint, env.clone()).await?;
-    Ok(HostNode::new(Arc::new(runtime), config))
 }
 
 /// The addresses of this machine by which others reach it, the main one first.

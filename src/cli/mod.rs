@@ -3,8 +3,10 @@
 mod directory;
 mod down;
 mod failure;
+mod host;
 mod kubelet;
 mod nodes;
+mod pods;
 mod proxy;
 mod stop;
 mod up;
@@ -47,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let outcome = match arguments.command {
         Command::Up(options) => run(up::run(*options)),
-        Command::Down(options) => down::run(&options),
+        Command::Down(options) => run(down::run(options)),
         Command::Kubelet(options) => run(kubelet::run(*options)),
         Command::Proxy(options) => run(proxy::run(options)),
     };

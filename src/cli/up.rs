@@ -9,7 +9,9 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use orlop::api::resources;
 use orlop::apiserver::authentication::StaticTokens;
+use orlop::core::client::{DeleteOptions, ListOptions};
 use orlop::core::env::Env;
+use orlop::core::resource::Resource;
 use orlop::core::store::Store;
 use orlop::sim::SimulatedNodes;
 use orlop::store::{DurableOptions, DurableStore, MemoryStore};
@@ -20,7 +22,9 @@ use tokio::net::TcpListener;
 
 use super::nodes::Machine;
 use super::stop::Stop;
-use super::{Failure, directory, kubelet, nodes};
+use super::{Failure, directory, host, kubelet, nodes};
+
+const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
 
 /// How many simulated nodes there are when nothing else is said.
 const SIMULATED_NODES: usize = 3;
@@ -200,7 +204,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let address = socket.local_addr()?;
 
     let machine = match plan.real {
-        Real::Namespaces(count) => Some(Machine::prepare(&directory, count)?),
+        Real::Namespaces(count) => Some(Machine::prepare(&directory, count, &env).await?),
         _ => None,
     };
     // Where nodes and pods reach the API server, if that is not where everybody else does.
@@ -263,7 +267,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             .controller(machine.routes());
     }
     if let Real::Host(endpoint) = &plan.real {
-        builder = builder.node(kubelet::host_node(endpoint, &directory, &env).await?);
+        builder = builder.node(host::node(endpoint, &directory, &env).await?);
     }
     let plane = builder.start().await?;
     let serving = plane.serve(socket)?;
@@ -272,6 +276,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
     let kubeconfig = directory.join("kubeconfig");
     write_kubeconfig(&plane, serving, &kubeconfig)?;
+    if let Some(machine) = &machine {
+        forget(&plane, machine.removed()).await?;
+    }
     let (agents, adopted) = match &machine {
         Some(machine) => {
             let adopted = machine.start_engines(&env, &options.images).await?;
@@ -281,12 +288,22 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     };
 
     say(&directory, options.store, &plan, adopted, &without);
+    if let Some(machine) = &machine {
+        for name in machine.removed() {
+            println!(
+                "           {name}, which an earlier start made, is gone with all that ran on it"
+            );
+        }
+    }
+    if let Some(left) = left_of_earlier(&plan.real, &directory)? {
+        println!("           {left}");
+    }
     let took = env.now().since(started);
     println!(
         "ready in {} ms at {}; next: export KUBECONFIG={}",
         took.as_millis(),
         serving.url(),
-        kubeconfig.display()
+        quoted(&kubeconfig)
     );
 
     stop.wait().await;
@@ -300,10 +317,62 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A path as a word for a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
         .map_err(|error| Failure::new(format!("cannot listen at {address}: {error}")))
+}
+
+/// Deletes the Nodes of these names, and the pods that were on them: they have ended, and nobody else would say so for a while.
+async fn forget(plane: &ControlPlane, names: &[String]) -> Result<(), Failure> {
+    let admin = plane.admin();
+    let nodes = admin.resource(&nodes::NODES);
+    for name in names {
+        match nodes.delete(name, DeleteOptions::default()).await {
+            Err(status) if !status.is_not_found() => return Err(status.into()),
+            _ => {}
+        }
+        let on_it = ListOptions {
+            field_selector: format!("spec.nodeName={name}"),
+            ..ListOptions::default()
+        };
+        for pod in admin.resource(&PODS).list(on_it).await?.items {
+            let pods = admin.resource(&PODS).namespace(pod.namespace());
+            let at_once = DeleteOptions {
+                grace_period_seconds: Some(0),
+                ..DeleteOptions::default()
+            };
+            match pods.delete(pod.name(), at_once).await {
+                Err(status) if !status.is_not_found() => return Err(status.into()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What still runs from an earlier start and has nobody who looks after it now.
+fn left_of_earlier(real: &Real, directory: &Path) -> Result<Option<String>, Failure> {
+    let what = match real {
+        Real::Namespaces(_) | Real::None if host::known(directory)?.is_some() => {
+            "pods of an earlier start on this machine"
+        }
+        Real::Host(_) | Real::None if nodes::exist(directory)? => "nodes of an earlier start",
+        _ => return Ok(None),
+    };
+    Ok(Some(format!(
+        "{what} are left to themselves; `orlop down` ends them"
+    )))
 }
 
 /// Says what was chosen and why.
@@ -337,7 +406,9 @@ fn say(directory: &Path, store: StoreKind, plan: &Plan, adopted: usize, without:
             );
         }
         Real::Host(endpoint) => {
-            println!("  nodes    this machine, by the engine at {endpoint} ({why})")
+            println!(
+                "  nodes    this machine, by the engine at {endpoint} ({why}); `orlop down` ends what runs on it"
+            );
         }
     }
     match (&plan.real, plan.simulated) {
@@ -386,4 +457,21 @@ fn write_kubeconfig(plane: &ControlPlane, serving: ServingAt, path: &Path) -> Re
     // What was written must be what a client reads.
     let _: ClientConfig = Kubeconfig::load(path)?.resolve(None)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("/tmp/a-b.c/kubeconfig", "/tmp/a-b.c/kubeconfig"),
+            ("/tmp/a b/k", "'/tmp/a b/k'"),
+            ("/tmp/it's", "'/tmp/it'\\''s'"),
+            ("/tmp/$HOME", "'/tmp/$HOME'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
+    }
 }

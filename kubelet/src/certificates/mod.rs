@@ -78,7 +78,7 @@ pub async fn bootstrap(
 ) -> Result<ClientConfig, CertificateError> {
     let now = env.wall();
     let path = kubeconfig.to_owned();
-    if let Some(known) = blocking(move || usable(&path, now)).await {
+    if let Some(known) = blocking(move || self::known(&path, now)).await {
         return Ok(known);
     }
     let pair = request(env, client, node_name, &Purpose::Client).await?;
@@ -93,8 +93,10 @@ pub async fn bootstrap(
     .await
 }
 
-/// What a kubeconfig says, if it is there and its certificate is valid.
-fn usable(path: &Path, now: Timestamp) -> Option<ClientConfig> {
+/// What a kubeconfig says, if it is there and its certificate is valid: then nothing has to be asked for, and what lets a machine ask
+/// may be gone. Reads files, so call it where that may wait.
+#[must_use]
+pub fn known(path: &Path, now: Timestamp) -> Option<ClientConfig> {
     let config = Kubeconfig::load(path).ok()?.resolve(None).ok()?;
     let pair = config.credentials.certificate.as_ref()?;
     let identity = CertificateIdentity::from_pem(&pair.certificate).ok()?;

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use orlop::core::env::Env;
 use orlop::core::network::Cidr;
+use orlop::runtime_cri::CriRuntime;
 use serde_json::json;
 
 use super::layout::NodeLayout;
 use super::namespace::run;
 use super::pause;
-use crate::cli::Failure;
+use crate::cli::{Failure, pods};
 
 /// How long a new engine may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,17 +53,7 @@ impl Engine {
             false
         } else {
             self.start()?;
-            let begin = env.now();
-            while !self.answers() {
-                if env.now().since(begin) > PATIENCE {
-                    return Err(Failure::new(format!(
-                        "containerd of {} does not answer; see {}",
-                        self.node.name,
-                        self.log().display()
-                    )));
-                }
-                env.sleep(LOOK).await;
-            }
+            self.ready(env).await?;
             true
         };
         let pause = self.directory.join("pause.tar");
@@ -72,6 +63,29 @@ impl Engine {
             self.import(image)?;
         }
         Ok(started)
+    }
+
+    /// Waits until it answers.
+    async fn ready(&self, env: &Env) -> Result<(), Failure> {
+        let begin = env.now();
+        while !self.answers() {
+            if env.now().since(begin) > PATIENCE {
+                return Err(Failure::new(format!(
+                    "containerd of {} does not answer; see {}",
+                    self.node.name,
+                    self.log().display()
+                )));
+            }
+            env.sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Whether something that it started may still run.
+    fn left_something(&self) -> bool {
+        let tasks = Path::new("containerd/io.containerd.runtime.v2.task").join(NAMESPACE);
+        let tasks = std::fs::read_dir(self.node.run.join(tasks));
+        tasks.is_ok_and(|mut tasks| tasks.next().is_some()) && self.node.namespace.path().exists()
     }
 
     fn log(&self) -> PathBuf {
@@ -175,8 +189,17 @@ impl Engine {
     }
 
     /// Stops all that runs in it, and it.
-    pub(super) fn remove(&self) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, env: &Env) -> Result<(), Failure> {
+        // What an engine started it alone can end: processes, network namespaces, addresses. One that was killed has to come back for that.
+        if !self.answers() && self.left_something() {
+            self.start()?;
+            self.ready(env).await?;
+        }
         if self.answers() {
+            let endpoint = format!("unix://{}", self.node.socket().display());
+            let runtime = CriRuntime::connect(&endpoint, env.clone()).await?;
+            pods::end(&runtime, |_| true).await?;
+            // What is no pod's.
             let tasks = self.ctr(&["tasks", "list", "--quiet"])?;
             for task in tasks.split_whitespace() {
                 // One that ends by itself meanwhile is as good.

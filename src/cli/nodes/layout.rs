@@ -3,7 +3,9 @@
 //! Several clusters may be on one machine, and a cluster finds its nodes again after a restart: so the names come from the cluster's
 //! directory, the addresses are looked for once, where nobody else's are, and both are written down.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use orlop::core::network::Cidr;
@@ -14,6 +16,11 @@ use crate::cli::Failure;
 
 /// The file in the cluster's directory.
 const FILE: &str = "nodes/network.json";
+
+/// Where clusters have what is gone after a restart of the machine, each in a directory of its name.
+const RUN: &str = "/run/orlop";
+/// The file in such a directory that tells the other clusters which addresses are taken.
+const CLAIM: &str = "network.json";
 
 /// The names and addresses of a cluster's nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +36,17 @@ pub(super) struct Layout {
 impl Layout {
     /// What was written down for a cluster, or what is free now, which is written down.
     pub(super) fn load_or_choose(directory: &Path) -> Result<Self, Failure> {
+        // Between looking and taking nobody else may look.
+        let _turn = turn()?;
         if let Some(known) = Self::load(directory)? {
+            known.claim()?;
             return Ok(known);
         }
-        let taken = taken(&run("ip", &["-4", "-o", "route", "show", "table", "all"])?);
+        let mut taken = taken(&run("ip", &["-4", "-o", "route", "show", "table", "all"])?);
+        for other in claimed() {
+            // There are no routes to its pods before its nodes have their ranges.
+            taken.extend([other.nodes(), other.pods()]);
+        }
         let id = id(directory);
         // Where to begin looking differs, so that two clusters that start at once rarely take the same.
         let begin = u8::from_str_radix(&id[..2], 16).unwrap_or_default();
@@ -66,7 +80,16 @@ impl Layout {
             .and_then(|()| std::fs::write(&path, serde_json::to_vec_pretty(&layout)?));
         written
             .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+        layout.claim()?;
         Ok(layout)
+    }
+
+    /// Tells the other clusters on this machine.
+    fn claim(&self) -> Result<(), Failure> {
+        let path = self.run().join(CLAIM);
+        std::fs::create_dir_all(self.run())
+            .and_then(|()| std::fs::write(&path, serde_json::to_vec(self)?))
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
     }
 
     /// What was written down for a cluster.
@@ -121,21 +144,19 @@ impl Layout {
             namespace: Namespace::new(format!("orlop-{}-{number}", self.id)),
             address: Ipv4Addr::new(172, 31, self.network, number),
             outside: format!("orl{}n{number}", self.id),
-            run: PathBuf::from("/run/orlop")
-                .join(&self.id)
-                .join(format!("node-{number}")),
+            run: self.run().join(format!("node-{number}")),
             cgroup: format!("/orlop-{}/node-{number}", self.id),
         }
     }
 
     /// The directory of what is gone after a restart of the machine.
     pub(super) fn run(&self) -> PathBuf {
-        PathBuf::from("/run/orlop").join(&self.id)
+        Path::new(RUN).join(&self.id)
     }
 
     /// The cgroup of all nodes.
     pub(super) fn cgroup(&self) -> String {
-        format!("/orlop-{}", self.id)
+        cgroup(&self.id)
     }
 }
 
@@ -166,6 +187,31 @@ impl NodeLayout {
     pub(super) fn directory(&self, cluster: &Path) -> PathBuf {
         cluster.join("nodes").join(&self.name)
     }
+}
+
+/// Waits until no other process chooses addresses. It is this one's turn for as long as the file is open.
+fn turn() -> Result<File, Failure> {
+    let path = Path::new(RUN).join("lock");
+    let show =
+        |error: std::io::Error| Failure::new(format!("cannot lock {}: {error}", path.display()));
+    std::fs::create_dir_all(RUN).map_err(show)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(&path).map_err(show)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| show(error.into()))?;
+    Ok(file)
+}
+
+/// The layouts of the clusters on this machine.
+fn claimed() -> Vec<Layout> {
+    let directories = std::fs::read_dir(RUN).into_iter().flatten().flatten();
+    directories
+        .filter_map(|entry| {
+            let bytes = std::fs::read(entry.path().join(CLAIM)).ok()?;
+            serde_json::from_slice(&bytes).ok()
+        })
+        .collect()
 }
 
 fn network(a: u8, b: u8, c: u8, prefix: u8) -> Cidr {
@@ -217,8 +263,13 @@ fn taken(routes: &str) -> Vec<Cidr> {
         .collect()
 }
 
+/// The cgroup of all nodes of a cluster.
+pub(super) fn cgroup(id: &str) -> String {
+    format!("/orlop-{id}")
+}
+
 /// Six letters that stand for a directory.
-fn id(directory: &Path) -> String {
+pub(super) fn id(directory: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let digest = ring::digest::digest(&ring::digest::SHA256, directory.as_os_str().as_bytes());
     let bytes = &digest.as_ref()[..3];

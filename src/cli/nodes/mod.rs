@@ -13,6 +13,7 @@ mod pause;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,7 +31,8 @@ use self::containerd::Engine;
 use self::layout::{Layout, NodeLayout};
 use super::Failure;
 
-const NODES: Resource = Resource::cluster("", "v1", "nodes", "Node");
+/// Nodes.
+pub(super) const NODES: Resource = Resource::cluster("", "v1", "nodes", "Node");
 
 /// The most nodes of one cluster on one machine: as many as its network has addresses for, without the first and the last few.
 pub(super) const MOST: usize = 250;
@@ -104,11 +106,17 @@ pub(super) struct Machine {
     directory: PathBuf,
     layout: Layout,
     nodes: Vec<NodeLayout>,
+    removed: Vec<String>,
 }
 
 impl Machine {
-    /// Connects the nodes.
-    pub(super) fn prepare(directory: &Path, count: usize) -> Result<Self, Failure> {
+    /// Connects the nodes. Those of an earlier start that are not wanted any more are removed, with all that runs on them: nobody would
+    /// look after it.
+    pub(super) async fn prepare(
+        directory: &Path,
+        count: usize,
+        env: &Env,
+    ) -> Result<Self, Failure> {
         let Some(count) = u8::try_from(count)
             .ok()
             .filter(|count| usize::from(*count) <= MOST)
@@ -120,6 +128,11 @@ impl Machine {
         let layout = Layout::load_or_choose(directory)?;
         network::ensure_bridge(&layout)?;
         let nodes: Vec<NodeLayout> = (1..=count).map(|number| layout.node(number)).collect();
+        let mut removed = Vec::new();
+        for node in existing(&layout, directory).filter(|node| !nodes.contains(node)) {
+            remove_node(&node, directory, env).await?;
+            removed.push(node.name);
+        }
         for node in &nodes {
             network::ensure_node(&layout, node)?;
         }
@@ -127,7 +140,13 @@ impl Machine {
             directory: directory.to_owned(),
             layout,
             nodes,
+            removed,
         })
+    }
+
+    /// The names of nodes of an earlier start that were removed.
+    pub(super) fn removed(&self) -> &[String] {
+        &self.removed
     }
 
     /// Where nodes and pods reach this machine.
@@ -182,22 +201,12 @@ impl Machine {
 }
 
 /// Removes the real nodes of a cluster, with all that runs on them. Returns whether there were any.
-pub(super) fn remove(directory: &Path) -> Result<bool, Failure> {
+pub(super) async fn remove(directory: &Path, env: &Env) -> Result<bool, Failure> {
     let Some(layout) = Layout::load(directory)? else {
         return Ok(false);
     };
-    let known = |number: &u8| {
-        let node = layout.node(*number);
-        node.namespace.path().exists() || node.directory(directory).exists() || node.run.exists()
-    };
-    for number in (1..=u8::MAX).filter(known) {
-        let node = layout.node(number);
-        Engine::new(&node, directory).remove()?;
-        network::remove_node(&node)?;
-        unmount_below(&node.directory(directory))?;
-        unmount_below(&node.run)?;
-        remove_directory(&node.directory(directory))?;
-        remove_directory(&node.run)?;
+    for node in existing(&layout, directory) {
+        remove_node(&node, directory, env).await?;
     }
     network::remove_bridge(&layout)?;
     remove_cgroups(&layout.cgroup());
@@ -206,24 +215,79 @@ pub(super) fn remove(directory: &Path) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// Whether a cluster has real nodes on this machine.
+pub(super) fn exist(directory: &Path) -> Result<bool, Failure> {
+    let layout = Layout::load(directory)?;
+    Ok(layout.is_some_and(|layout| existing(&layout, directory).next().is_some()))
+}
+
+/// The nodes of which there is something on this machine.
+fn existing<'a>(
+    layout: &'a Layout,
+    directory: &'a Path,
+) -> impl Iterator<Item = NodeLayout> + use<'a> {
+    let nodes = (1..=u8::MAX).map(|number| layout.node(number));
+    nodes.filter(|node| {
+        node.namespace.path().exists() || node.directory(directory).exists() || node.run.exists()
+    })
+}
+
+/// Removes a node, with all that runs on it.
+async fn remove_node(node: &NodeLayout, directory: &Path, env: &Env) -> Result<(), Failure> {
+    let home = node.directory(directory);
+    Engine::new(node, directory).remove(env).await?;
+    network::remove_node(node)?;
+    unmount_below(&home)?;
+    unmount_below(&node.run)?;
+    remove_directory(&home)?;
+    remove_directory(&node.run)?;
+    remove_cgroups(&node.cgroup);
+    Ok(())
+}
+
+/// The cgroup of all of a cluster's pods on this machine.
+pub(super) fn cgroup(directory: &Path) -> String {
+    layout::cgroup(&layout::id(directory))
+}
+
 /// Unmounts what is mounted below a directory, what was mounted last first.
-fn unmount_below(directory: &Path) -> Result<(), Failure> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut below: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(4))
-        .filter(|path| Path::new(path).starts_with(directory))
-        .collect();
-    below.reverse();
-    for path in below {
+pub(super) fn unmount_below(directory: &Path) -> Result<(), Failure> {
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    for path in mounted_below(&mounts, directory).iter().rev() {
         if let Err(error) = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH) {
+            let path = path.display();
             return Err(Failure::new(format!("cannot unmount {path}: {error}")));
         }
     }
     Ok(())
 }
 
-fn remove_directory(directory: &Path) -> Result<(), Failure> {
+/// Where something is mounted below a directory, by `/proc/self/mountinfo`, in its order.
+fn mounted_below(mounts: &[u8], directory: &Path) -> Vec<PathBuf> {
+    let lines = mounts.split(|byte| *byte == b'\n');
+    let places = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    places
+        .map(unescape)
+        .filter(|path| path.starts_with(directory))
+        .collect()
+}
+
+/// A path in which blanks and what else would break a line stand as a backslash and three octal digits.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, more)) = rest.split_first() {
+        let octal = more.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        plain.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &more[3..] } else { more };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+pub(super) fn remove_directory(directory: &Path) -> Result<(), Failure> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::new(format!(
             "cannot remove {}: {error}",
@@ -234,7 +298,7 @@ fn remove_directory(directory: &Path) -> Result<(), Failure> {
 }
 
 /// Removes a cgroup and those below it, in every hierarchy that has it.
-fn remove_cgroups(path: &str) {
+pub(super) fn remove_cgroups(path: &str) {
     fn remove(directory: &Path) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -307,5 +371,21 @@ impl Controller for Routes {
             Ok(Err(failure)) => Err(ReconcileError::other(failure)),
             Err(error) => Err(ReconcileError::other(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_below_a_directory_with_blanks() {
+        let mounts = b"24 1 0:22 / /proc rw - proc proc rw\n\
+            80 24 0:50 / /a\\040b/nodes/node-1/x rw - tmpfs tmpfs rw\n\
+            81 24 0:51 / /a rw - tmpfs tmpfs rw\n\
+            82 24 0:52 / /a\\040bc rw - tmpfs tmpfs rw\n";
+        let found = mounted_below(mounts, Path::new("/a b"));
+        assert_eq!(found, [PathBuf::from("/a b/nodes/node-1/x")]);
+        assert_eq!(unescape(b"\\134\\9"), PathBuf::from("\\\\9"));
     }
 }
