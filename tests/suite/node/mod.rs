@@ -1,5 +1,8 @@
 //! Real nodes: containerd, CNI, nftables and the real kubectl. Each test has a cluster of its own, in network namespaces of its own.
 
+mod fewer;
+mod host;
+mod join;
 mod network;
 mod restart;
 mod streams;

@@ -28,6 +28,11 @@ enum Entry<'a> {
 /// Writes an image of busybox under a name, with every applet, users and a page for its web server. The page is the image's name, so that
 /// versions can be told apart.
 pub(crate) fn write_busybox(busybox: &Path, name: &str, archive: &Path) {
+    write_busybox_with(busybox, name, &["sh"], archive);
+}
+
+/// The same, with a command that is run when nothing else is said.
+pub(crate) fn write_busybox_with(busybox: &Path, name: &str, command: &[&str], archive: &Path) {
     let program = std::fs::read(busybox).unwrap();
     let applets = Command::new(busybox).arg("--list").output().unwrap().stdout;
     let applets = String::from_utf8(applets).unwrap();
@@ -70,7 +75,7 @@ pub(crate) fn write_busybox(busybox: &Path, name: &str, archive: &Path) {
     };
     let config = json!({
         "architecture": architecture, "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], "WorkingDir": "/"},
+        "config": {"Cmd": command, "Env": ["PATH=/bin"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha(&layer))]},
     })
     .to_string();

@@ -50,11 +50,19 @@ fn missing() -> Option<String> {
     }
 }
 
+/// Whether there can be real nodes here. Where there can be none, says which test is skipped.
+pub(crate) fn can_have_nodes(test: &str) -> bool {
+    let why = missing();
+    if let Some(why) = &why {
+        println!("SKIPPED {test}: {why}");
+    }
+    why.is_none()
+}
+
 impl Machine {
     /// Starts a cluster with so many nodes, and waits until they are ready. Where there can be none, says which test is skipped.
     pub(crate) fn start(test: &str, nodes: usize, arguments: &[&str]) -> Option<Self> {
-        if let Some(why) = missing() {
-            println!("SKIPPED {test}: {why}");
+        if !can_have_nodes(test) {
             return None;
         }
         let directory = tempfile::Builder::new()
@@ -105,6 +113,35 @@ impl Machine {
         self.server = Some(Server::start_in(&self.directory, &arguments));
     }
 
+    /// Asks the program to stop, and waits until it has. What runs on the nodes goes on.
+    pub(crate) fn stop(&mut self) {
+        assert!(self.server.take().unwrap().stop().success());
+    }
+
+    /// How many nodes there are to be from the next start on.
+    pub(crate) fn set_nodes(&mut self, nodes: usize) {
+        let flag = self.arguments.iter().position(|word| word == "--nodes");
+        self.arguments[flag.unwrap() + 1] = nodes.to_string();
+    }
+
+    /// The network namespaces of the pods of a node.
+    pub(crate) fn pod_namespaces(&self, node: usize) -> Vec<String> {
+        let containers = self.ctr(node, &["containers", "list", "--quiet"]);
+        let mut found: Vec<String> = containers
+            .lines()
+            .flat_map(|id| {
+                let info = self.ctr(node, &["containers", "info", id]);
+                let texts: Vec<String> = info.split('"').map(str::to_owned).collect();
+                texts
+                    .into_iter()
+                    .filter(|text| text.contains("/netns/cni-"))
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// Kills the program, and it alone.
     pub(crate) fn kill(&mut self) {
         let mut server = self.server.take().unwrap();
@@ -120,12 +157,26 @@ impl Machine {
         Kubectl::new(self.server())
     }
 
-    /// The id by which the cluster's things on this machine are named.
-    pub(crate) fn id(&self) -> String {
+    /// What the cluster wrote down of its names and addresses.
+    fn layout(&self) -> serde_json::Value {
         let path = self.directory.path().join("data/nodes/network.json");
         let text = std::fs::read_to_string(path).unwrap();
-        let layout: serde_json::Value = serde_json::from_str(&text).unwrap();
-        layout["id"].as_str().unwrap().to_owned()
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The id by which the cluster's things on this machine are named.
+    pub(crate) fn id(&self) -> String {
+        self.layout()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The third number of the addresses of nodes.
+    pub(crate) fn network(&self) -> u64 {
+        self.layout()["network"].as_u64().unwrap()
+    }
+
+    /// The network namespace of a node, by its number from one.
+    pub(crate) fn namespace(&self, node: usize) -> String {
+        format!("orlop-{}-{node}", self.id())
     }
 
     fn run_directory(&self, node: usize) -> PathBuf {
