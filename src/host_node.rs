@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use orlop_core::runtime::Runtime;
 use orlop_kubelet::config::KubeletConfig;
+use orlop_kubelet::volumes::VolumeManager;
 use orlop_net_proxy::ProxyConfig;
+
+/// What adds kinds of volumes to the usual ones.
+type Volumes = Box<dyn FnOnce(VolumeManager) -> VolumeManager + Send>;
 
 /// This machine as a node of the control plane in the same process: a kubelet over a runtime, and a service proxy.
 ///
@@ -29,6 +33,7 @@ pub struct HostNode {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) config: KubeletConfig,
     pub(crate) proxy: Option<ProxyConfig>,
+    pub(crate) volumes: Volumes,
 }
 
 impl fmt::Debug for HostNode {
@@ -48,7 +53,17 @@ impl HostNode {
             runtime,
             proxy: Some(proxy),
             config,
+            volumes: Box::new(|volumes| volumes),
         }
+    }
+
+    /// Adds kinds of volumes, or puts others in the place of the usual ones.
+    pub fn volumes(
+        mut self,
+        change: impl FnOnce(VolumeManager) -> VolumeManager + Send + 'static,
+    ) -> Self {
+        self.volumes = Box::new(change);
+        self
     }
 
     /// How Services are led to their pods; by nftables and Kubernetes' defaults without.

@@ -8,7 +8,7 @@
 //! | where everything is kept | [`core::store::Store`] | [`store::MemoryStore`], [`store::DurableStore`] |
 //! | where pods go | [`core::scheduling`] | the plug-ins of [`sched`] |
 //! | what makes it so | [`core::controller::Controller`] | the controllers of [`controllers`] |
-//! | what runs containers | [`core::runtime::Runtime`] | simulated nodes, [`sim`] |
+//! | what runs containers | [`core::runtime::Runtime`] | [`runtime_cri::CriRuntime`]; simulated nodes, [`sim`] |
 //! | what connects them | [`core::network::NetworkPlugin`] | |
 //!
 //! A control plane in this process:

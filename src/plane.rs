@@ -416,7 +416,8 @@ async fn start_host(
 ) -> Result<(), Error> {
     let name = host.config.node_name.clone();
     let client: Arc<dyn Client> = Arc::new(api.client(identities::node(&name), "kubelet"));
-    let agent = NodeAgent::new(client, host.runtime, env.clone(), host.config).await?;
+    let (runtime, config) = (host.runtime, host.config);
+    let agent = NodeAgent::with_volumes(client, runtime, env.clone(), config, host.volumes).await?;
     let server = agent.server().clone();
     connector.add(&name, Arc::new(move || server.connect()));
     let stop = tasks.token();

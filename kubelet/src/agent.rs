@@ -99,7 +99,21 @@ impl NodeAgent {
         client: Arc<dyn Client>,
         runtime: Arc<dyn Runtime>,
         env: Env,
+        config: KubeletConfig,
+    ) -> Result<Self, AgentError> {
+        Self::with_volumes(client, runtime, env, config, |volumes| volumes).await
+    }
+
+    /// The same, with other kinds of volumes: `volumes` is given the manager that has the usual ones.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn with_volumes(
+        client: Arc<dyn Client>,
+        runtime: Arc<dyn Runtime>,
+        env: Env,
         mut config: KubeletConfig,
+        volumes: impl FnOnce(VolumeManager) -> VolumeManager + Send,
     ) -> Result<Self, AgentError> {
         let failed = |what: String| move |source| AgentError::Machine { what, source };
         let root = config.root_dir.clone();
@@ -164,11 +178,13 @@ impl NodeAgent {
             allocatable: allocatable_now.clone(),
         };
         let tell = recorder.clone();
-        let volumes = VolumeManager::new(&config.root_dir, env.clone())
-            .with_defaults(client.clone(), contents)
-            .on_outdated(move |pod: &Arc<Pod>, error| {
-                tell.warning(reference(pod), &error.event, error.message.clone());
-            });
+        let volumes = volumes(
+            VolumeManager::new(&config.root_dir, env.clone())
+                .with_defaults(client.clone(), contents),
+        )
+        .on_outdated(move |pod: &Arc<Pod>, error| {
+            tell.warning(reference(pod), &error.event, error.message.clone());
+        });
         if let Ok(status) = runtime.status().await {
             let handler = status.handlers.first();
             let possible = handler.is_some_and(|handler| handler.recursive_read_only_mounts);

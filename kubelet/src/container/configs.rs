@@ -177,14 +177,7 @@ impl Inner {
         };
         let dns = self.dns(pod).await.map_err(failed)?;
         let logs = config.pod_log_dir(&metadata.namespace, &metadata.name, &metadata.uid);
-        let made = logs.clone();
-        let made = blocking(move || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&made)
-        });
-        made.await.map_err(no_sandbox)?;
+        make_log_dir(logs.clone()).await.map_err(no_sandbox)?;
         Ok(SandboxConfig {
             metadata,
             hostname: name,
@@ -343,6 +336,15 @@ impl Inner {
             mounts.push(self.hosts_mount(request).await?);
         }
         mounts.extend(self.termination_mount(pod, container).await?);
+        let metadata = &pod.metadata;
+        let logs = config.pod_log_dir(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+            metadata.uid.as_deref().unwrap_or_default(),
+        );
+        // Not every runtime makes the directory of the file that it is told to write.
+        let made = make_log_dir(logs.join(&container.name)).await;
+        made.map_err(|error| no_container(error.to_string()))?;
         let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
             let known = |name: &str| {
                 env.iter()
@@ -487,6 +489,17 @@ impl Inner {
             _ => String::new(),
         }
     }
+}
+
+/// Makes a directory for logs, which everybody may read.
+async fn make_log_dir(directory: PathBuf) -> std::io::Result<()> {
+    blocking(move || {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&directory)
+    })
+    .await
 }
 
 /// The block devices of a container.

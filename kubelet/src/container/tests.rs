@@ -1003,6 +1003,7 @@ fn a_container_is_what_the_pod_says() {
         assert_eq!(made.working_dir, "/w");
         assert!(made.tty && made.stdin && made.stdin_once);
         assert_eq!(made.log_path, Some("c/3.log".into()));
+        assert!(world.config.pod_log_dir("ns", "web", "1f0e").join("c").is_dir());
         assert_eq!(made.stop_signal, Signal::parse("SIGUSR1"));
         assert_eq!(made.labels[labels::CONTAINER_NAME], "c");
         assert_eq!(made.labels[labels::POD_UID], "1f0e");
