@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -33,6 +33,17 @@ fn down(data: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
     command.arg("down").arg("--data-dir").arg(data);
     command.output().unwrap()
+}
+
+/// Ends what a test that failed leaves on the machine.
+struct InTheEnd(PathBuf);
+
+impl Drop for InTheEnd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("orlop down: {:?}", down(&self.0));
+        }
+    }
 }
 
 fn tables() -> String {
@@ -90,6 +101,7 @@ fn this_machine_is_the_node() {
     let engine_directory = engine_directory.unwrap();
     let engine = Engine::start(&machine, engine_directory.path());
     engine.set_pod_range("10.88.0.0/24", true);
+    let _in_the_end = InTheEnd(data.clone());
     let runtime = format!("cri={}", engine.socket().display());
     let arguments = ["--runtime", &runtime];
 
