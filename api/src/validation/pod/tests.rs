@@ -237,3 +237,40 @@ fn a_binding_names_a_node() {
         ]
     );
 }
+
+#[test]
+fn who_may_leave_its_end() {
+    let spec = json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "plain"}, {"name": "fails", "restartPolicy": "OnFailure"}, {"name": "rule", "restartPolicy": "Never",
+            "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}]});
+    let pod = |list: &str, name: &str, state: Value| {
+        let mut pod = base();
+        pod["spec"] = spec.clone();
+        pod["status"] = json!({list: [{"name": name, "state": state}]});
+        pod
+    };
+    let refused = |list: &str, name: &str, code: i32| {
+        let old = pod(list, name, json!({"terminated": {"exitCode": code}}));
+        let new = pod(
+            list,
+            name,
+            json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+        );
+        let mut errors = Errors::new();
+        super::update::status(&mut errors, &new, &old);
+        !texts(&errors).is_empty()
+    };
+    for (list, name, code, expected) in [
+        ("containerStatuses", "plain", 1, true),
+        ("containerStatuses", "fails", 1, false),
+        ("containerStatuses", "fails", 0, true),
+        ("containerStatuses", "rule", 42, false),
+        ("containerStatuses", "rule", 1, true),
+        ("containerStatuses", "gone", 1, true),
+        ("initContainerStatuses", "i", 0, true),
+        ("initContainerStatuses", "s", 0, false),
+    ] {
+        assert_eq!(refused(list, name, code), expected, "{name} {code}");
+    }
+}

@@ -284,17 +284,13 @@ pub(in crate::validation) fn status(errors: &mut Errors, new: &Value, old: &Valu
         );
     }
     let restart = doc::text(old_spec, "restartPolicy");
-    let sidecars: BTreeSet<&str> = doc::list(old_spec, "initContainers")
-        .iter()
-        .filter(|container| resources::is_sidecar(container))
-        .map(|container| doc::text(container, "name"))
-        .collect();
-    for (key, restart) in [
-        ("containerStatuses", restart),
-        ("initContainerStatuses", restart),
-        ("ephemeralContainerStatuses", "Never"),
+    for (key, specs, restart) in [
+        ("containerStatuses", "containers", restart),
+        ("initContainerStatuses", "initContainers", restart),
+        ("ephemeralContainerStatuses", "ephemeralContainers", "Never"),
     ] {
-        transitions(errors, after, before, key, restart, &sidecars, &path);
+        let specs = doc::list(old_spec, specs);
+        transitions(errors, after, before, key, restart, specs, &path);
     }
     addresses(errors, after, "podIPs", &path);
     if let Some(first) = doc::list(after, "hostIPs").first() {
@@ -317,7 +313,7 @@ fn transitions(
     before: &Value,
     key: &str,
     restart: &str,
-    sidecars: &BTreeSet<&str>,
+    specs: &[Value],
     path: &Path,
 ) {
     if restart == "Always" {
@@ -326,10 +322,11 @@ fn transitions(
     for (i, old) in doc::list(before, key).iter().enumerate() {
         let terminated = doc::at(old, &["state", "terminated"]);
         let name = doc::text(old, "name");
-        let may_restart = terminated.is_null()
-            || (restart == "OnFailure"
-                && doc::int(terminated, "exitCode").unwrap_or_default() != 0)
-            || (key == "initContainerStatuses" && sidecars.contains(name));
+        let code = doc::int(terminated, "exitCode").unwrap_or_default();
+        let own = specs.iter().find(|own| doc::text(own, "name") == name);
+        let policy = own.map_or(restart, |own| policy_after(own, code, restart));
+        let may_restart =
+            terminated.is_null() || policy == "Always" || (policy == "OnFailure" && code != 0);
         if may_restart {
             continue;
         }
@@ -342,6 +339,30 @@ fn transitions(
                 "may not be transitioned to non-terminated state",
             );
         }
+    }
+}
+
+/// The policy that decides over a container which ended with a code: that of a rule of its own for the code, its own, the pod's.
+fn policy_after<'a>(container: &'a Value, code: i64, of_pod: &'a str) -> &'a str {
+    let matches = |rule: &&Value| {
+        let codes = doc::get(rule, "exitCodes");
+        let named = doc::list(codes, "values")
+            .iter()
+            .any(|value| value.as_i64() == Some(code));
+        match doc::text(codes, "operator") {
+            "In" => named,
+            "NotIn" => !named,
+            _ => false,
+        }
+    };
+    let rules = doc::list(container, "restartPolicyRules");
+    if rules.iter().any(|rule| matches(&rule)) {
+        // Every action that a rule can have starts the container again.
+        return "Always";
+    }
+    match doc::text(container, "restartPolicy") {
+        "" => of_pod,
+        own => own,
     }
 }
 
