@@ -84,11 +84,13 @@ impl Observed {
     /// Whether anything runs or can be run in.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.alive().next().is_some()
-            || self
-                .sandboxes
-                .iter()
-                .any(|one| one.state == SandboxState::Ready)
+        self.alive().next().is_some() || self.has_ready_sandbox()
+    }
+
+    /// Whether there is a sandbox that can be run in.
+    pub(crate) fn has_ready_sandbox(&self) -> bool {
+        let ready = |one: &Arc<Sandbox>| one.state == SandboxState::Ready;
+        self.sandboxes.iter().any(ready)
     }
 
     /// The addresses of the newest sandbox.

@@ -151,8 +151,14 @@ fn addresses(input: &Input<'_>, status: &mut PodStatus) {
         .filter_map(family)
         .map(|ip| PodIP { ip: ip.to_string() })
         .collect();
-    status.pod_ip = ips.first().map(|first| first.ip.clone());
-    status.pod_ips = Some(ips).filter(|ips| !ips.is_empty());
+    if ips.is_empty() && !input.seen.has_ready_sandbox() {
+        // A pod whose sandbox has ended is told of with the addresses that it had.
+        status.pod_ip.clone_from(&input.old.pod_ip);
+        status.pod_ips.clone_from(&input.old.pod_ips);
+    } else {
+        status.pod_ip = ips.first().map(|first| first.ip.clone());
+        status.pod_ips = Some(ips).filter(|ips| !ips.is_empty());
+    }
     status.host_ip = host.first().map(ToString::to_string);
     let hosts = host.iter().take(2).map(|ip| HostIP { ip: ip.to_string() });
     status.host_ips = Some(hosts.collect::<Vec<_>>()).filter(|ips| !ips.is_empty());

@@ -267,3 +267,39 @@ fn classes_of_service() {
         "BestEffort"
     );
 }
+
+#[test]
+fn an_address_outlives_its_sandbox() {
+    use orlop_core::runtime::{Namespaces, Sandbox, SandboxId, SandboxMetadata, SandboxState};
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let old: PodStatus =
+        serde_json::from_value(json!({"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}]}))
+            .unwrap();
+    let ip = |sandboxes: Vec<Sandbox>| {
+        let seen = Observed::sorted(sandboxes, Vec::new());
+        let status = generate(&input(&pod, &seen, &old, true));
+        assert_eq!(
+            status.pod_ips.iter().flatten().next().map(|ip| &ip.ip),
+            status.pod_ip.as_ref()
+        );
+        status.pod_ip
+    };
+    assert_eq!(ip(Vec::new()).as_deref(), Some("10.0.0.7"));
+    let mut sandbox = Sandbox {
+        id: SandboxId::new("s"),
+        metadata: SandboxMetadata::default(),
+        state: SandboxState::NotReady,
+        created: Timestamp::UNIX_EPOCH,
+        addresses: Vec::new(),
+        namespaces: Namespaces::default(),
+        labels: BTreeMap::default(),
+        annotations: BTreeMap::default(),
+        handler: String::new(),
+    };
+    assert_eq!(ip(vec![sandbox.clone()]).as_deref(), Some("10.0.0.7"));
+    // One that can be run in and has none has none.
+    sandbox.state = SandboxState::Ready;
+    assert_eq!(ip(vec![sandbox.clone()]), None);
+    sandbox.addresses = vec!["10.0.0.8".parse().unwrap()];
+    assert_eq!(ip(vec![sandbox]).as_deref(), Some("10.0.0.8"));
+}
