@@ -206,6 +206,10 @@ pub(crate) fn looked_up(mut container: Container, status: cri::ContainerStatus) 
     if !status.image_id.is_empty() {
         container.image_id = ImageId::new(status.image_id);
     }
+    // A list has the image as it was asked for, which is its id where the image was resolved first; a look has its name.
+    if let Some(image) = status.image.filter(|image| !image.image.is_empty()) {
+        container.image.image = image.image;
+    }
     container.image_ref = status.image_ref;
     container.mounts = status.mounts.into_iter().map(said_mount).collect();
     container.log_path = (!status.log_path.is_empty()).then(|| PathBuf::from(status.log_path));

@@ -137,6 +137,11 @@ fn a_container_is_said_in_full() {
         finished_at: 6,
         mounts: message.mounts,
         stop_signal: message.stop_signal,
+        image: Some(cri::ImageSpec {
+            image: "example.org/web:1".to_owned(),
+            ..cri::ImageSpec::default()
+        }),
+        image_ref: "sha256:1".to_owned(),
         resources: Some(cri::ContainerResources {
             linux: message.linux.unwrap().resources,
         }),
@@ -144,10 +149,16 @@ fn a_container_is_said_in_full() {
     };
     let item = cri::Container {
         id: "c".to_owned(),
+        image: Some(cri::ImageSpec {
+            image: "sha256:1".to_owned(),
+            ..cri::ImageSpec::default()
+        }),
         image_ref: "sha256:1".to_owned(),
         ..cri::Container::default()
     };
     let container = looked_up(listed(item), status);
+    // It was made from an id, and its image has a name.
+    assert_eq!(container.image.image, "example.org/web:1");
     assert_eq!(container.state, ContainerState::Exited);
     assert_eq!(container.mounts, config.mounts);
     assert_eq!(container.resources, Some(config.resources));
