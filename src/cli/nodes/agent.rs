@@ -1,4 +1,5 @@
-//! The programs of a node, `orlop kubelet` and `orlop proxy`: started in its network, kept alive, stopped with this process.
+//! The programs of a node, `orlop kubelet` and `orlop proxy`: started in its network, kept alive, stopped with this process. Its engine
+//! is kept alive with them, and not stopped.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,15 +13,16 @@ use orlop::wire::kubeconfig::{Credentials, Kubeconfig};
 use orlop::wire::pki::KeyAndCertificate;
 use tokio::process::{Child, Command};
 
+use super::containerd::Engine;
 use super::layout::{Layout, NodeLayout};
 use super::namespace::Namespace;
 use crate::cli::Failure;
 
 /// How long certificates of agents are good for. They are made anew at every start.
 const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
-/// How long an agent that ended is waited with; doubled every time up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a program that ended is waited with; doubled every time up to the longest.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long an agent may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,12 @@ impl Agents {
         for node in nodes {
             let home = node.directory(directory);
             std::fs::create_dir_all(&home)?;
+            let engine = Engine::new(node, directory);
+            let token = tasks.token();
+            let env = plane.env().clone();
+            tasks.spawn("engine", async move {
+                engine.keep_running(&env, &token).await;
+            });
             for program in [
                 kubelet(plane, node, &home, &url)?,
                 proxy(plane, layout, node, &home, &url)?,

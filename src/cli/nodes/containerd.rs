@@ -1,16 +1,21 @@
 //! The container engine of a node: a containerd of its own, in the node's network.
 
 use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use orlop::core::env::Env;
+use orlop::core::env::{CancelToken, Env};
 use orlop::core::network::Cidr;
 use orlop::runtime_cri::CriRuntime;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde_json::json;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::agent::{FIRST_WAIT, LONGEST_WAIT};
 use super::layout::NodeLayout;
 use super::namespace::run;
 use super::pause;
@@ -22,6 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// The namespace of an engine's store that CRI uses.
 const NAMESPACE: &str = "k8s.io";
+
+/// A descriptor that can be waited for. (What would be used instead of the deprecated constructor is not safe for descriptors in general;
+/// this one is owned, so that it stays open, and the same, for as long as it is waited for.)
+#[expect(deprecated)]
+fn watched(handle: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, Interest::READABLE)
+}
 
 /// The engine of a node.
 #[derive(Clone, Debug)]
@@ -133,6 +145,61 @@ impl Engine {
         let command = String::from_utf8_lossy(&command).into_owned();
         let ours = self.directory.join("containerd.toml");
         command.contains(&*ours.to_string_lossy()).then_some(pid)
+    }
+
+    /// Waits until it runs no more. It may be another's child: what waits is a handle of the process, not its parent.
+    async fn ended(&self) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(format!(
+                "cannot watch containerd of {}: {error}",
+                self.node.name
+            ))
+        };
+        let Some(pid) = self.pid().and_then(|pid| pid.parse().ok()) else {
+            return Ok(());
+        };
+        let Some(pid) = Pid::from_raw(pid) else {
+            return Ok(());
+        };
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(handle) => watched(handle).map_err(failed)?,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        // The number may have become another's before there was a handle.
+        if self.pid().is_some() {
+            let _ready = handle.readable().await.map_err(failed)?;
+        }
+        // One that this process started stays in the table of processes until it is asked for; for another's this is refused.
+        let _ = waitid(
+            WaitId::PidFd(handle.get_ref().as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        Ok(())
+    }
+
+    /// Starts it again whenever it ends, until told to stop. It outlives this: what runs in it goes on.
+    pub(super) async fn keep_running(self, env: &Env, token: &CancelToken) {
+        let name = &self.node.name;
+        let mut wait = FIRST_WAIT;
+        while !token.is_cancelled() {
+            let began = env.now();
+            match token.run(self.ended()).await {
+                None => return,
+                Some(Ok(())) => {
+                    tracing::error!(node = name, log = %self.log().display(), "containerd ended; it is started again");
+                }
+                Some(Err(failure)) => tracing::error!(node = name, %failure),
+            }
+            if env.now().since(began) > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
+            token.run(env.sleep(wait)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            if let Some(Err(failure)) = token.run(self.ensure(env, &[])).await {
+                tracing::error!(node = name, %failure, "containerd cannot be started");
+            }
+        }
     }
 
     fn answers(&self) -> bool {
