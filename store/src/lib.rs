@@ -1,12 +1,19 @@
-//! Stores for Orlop: in memory, and durable and embedded.
+//! Stores for Orlop: in memory, durable and embedded, on a real etcd; the etcd API in front of any of them; and layers over any of them.
 
 mod durable;
+#[cfg(feature = "encryption")]
+mod encryption;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod layers;
 mod memory;
 #[cfg(test)]
 mod model;
 mod mvcc;
 mod shared;
+mod upkeep;
 mod watch;
 
 pub use durable::{DurableOptions, DurableStore};
 pub use memory::MemoryStore;
+pub use upkeep::{StoreSize, Upkeep};

@@ -41,7 +41,7 @@ impl Registry {
                     .or_default()
                     .insert(id, slot);
             }
-            KeyRange::Span(..) => {
+            KeyRange::Span(..) | KeyRange::From(..) => {
                 self.spans.insert(id, (keys.clone(), slot));
             }
         }
@@ -61,7 +61,7 @@ impl Registry {
                     }
                 }
             }
-            KeyRange::Span(..) => {
+            KeyRange::Span(..) | KeyRange::From(..) => {
                 self.spans.remove(&id);
             }
         }

@@ -6,6 +6,8 @@
 //!
 //! An implementation proves itself with the conformance suite, [`conformance::store`](crate::conformance::store()).
 
+mod transaction;
+
 use std::fmt;
 use std::ops::Bound;
 use std::pin::Pin;
@@ -17,6 +19,10 @@ use futures::Stream;
 
 use crate::revision::Revision;
 
+pub use self::transaction::{
+    Condition, Operand, PutLease, Relation, Step, StepResult, Transaction, TransactionResult,
+};
+
 /// A set of keys that lie beside each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyRange {
@@ -26,6 +32,8 @@ pub enum KeyRange {
     Prefix(Bytes),
     /// From the first key, included, to the second, excluded.
     Span(Bytes, Bytes),
+    /// From a key, included, to the end of the store.
+    From(Bytes),
 }
 
 impl KeyRange {
@@ -48,6 +56,7 @@ impl KeyRange {
             Self::Key(own) => own.as_ref() == key,
             Self::Prefix(prefix) => key.starts_with(prefix),
             Self::Span(from, to) => from.as_ref() <= key && key < to.as_ref(),
+            Self::From(from) => from.as_ref() <= key,
         }
     }
 
@@ -61,6 +70,7 @@ impl KeyRange {
                 prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded),
             ),
             Self::Span(from, to) => (Bound::Included(from.clone()), Bound::Excluded(to.clone())),
+            Self::From(from) => (Bound::Included(from.clone()), Bound::Unbounded),
         }
     }
 }
@@ -354,6 +364,17 @@ impl fmt::Display for LeaseId {
     }
 }
 
+/// What a store knows of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// The time to live in seconds that it was granted.
+    pub granted_seconds: u64,
+    /// How many seconds it lives on if it is not renewed, rounded down.
+    pub remaining_seconds: u64,
+    /// The keys that hang on it, in order; empty unless they were asked for.
+    pub keys: Vec<Bytes>,
+}
+
 /// Why a store refused.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -386,6 +407,9 @@ pub enum StoreError {
     /// The lease is there already.
     #[error("lease {0} already exists")]
     LeaseExists(LeaseId),
+    /// A step keeps the value or the lease of a key that is not there.
+    #[error("key {:?} not found", .0.escape_ascii().to_string())]
+    KeyNotFound(Bytes),
     /// The request breaks a rule of the contract, such as one key written twice in a transaction.
     #[error("invalid request: {0}")]
     InvalidRequest(String),
@@ -482,6 +506,36 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::LeaseNotFound`].
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
         Err(StoreError::LeaseNotFound(id))
+    }
+
+    /// What there is to know of a lease, with its keys if they are asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseNotFound`].
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, StoreError> {
+        let _ = keys;
+        Err(StoreError::LeaseNotFound(id))
+    }
+
+    /// All leases, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Does a transaction with branches and reads, as one step. It is for those who speak etcd's API to a store; the API server needs
+    /// [`commit`](Store::commit) alone.
+    ///
+    /// # Errors
+    /// As [`commit`](Store::commit) and [`range`](Store::range); [`StoreError::KeyNotFound`]; [`StoreError::InvalidRequest`] from a store without
+    /// such transactions, which is the default.
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionResult, StoreError> {
+        let _ = transaction;
+        Err(StoreError::InvalidRequest(
+            "this store has no transactions with branches".to_owned(),
+        ))
     }
 
     /// Whether the store can serve, for a readiness check.

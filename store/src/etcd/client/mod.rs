@@ -1,0 +1,1 @@
+//! `EtcdStore`: a real etcd cluster as a [`Store`](orlop_core::store::Store).

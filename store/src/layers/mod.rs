@@ -1,0 +1,1 @@
+//! Layers: stores over a store.
