@@ -74,6 +74,20 @@ pub(crate) fn ci() -> Result<(), String> {
         ],
         &[],
     )?;
+    // The rooms by themselves, without the features that the whole asks of them.
+    run(
+        &[
+            "clippy",
+            "--package",
+            "orlop-core",
+            "--package",
+            "orlop-store",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     test()?;
     examples()?;
     run(
