@@ -32,6 +32,32 @@ const TAKE_STEP: usize = 128;
 /// How many holds of the lock a watcher takes before it lets other tasks run.
 const SCANS_PER_POLL: usize = 8;
 
+/// What watchers read: the commits of a store that can be seen. Every commit takes the next revision, so that none can be missing between two.
+pub(crate) trait Published: Send + Sync + 'static {
+    /// The newest commit that can be seen.
+    fn visible(&self) -> u64;
+
+    /// The oldest revision that can be watched from.
+    fn watchable(&self) -> u64;
+
+    /// The commits that can be seen, from a revision on, at most `limit`; `None` when history does not reach back to it.
+    fn commits(&self, from: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<[Change]>>>;
+}
+
+impl Published for Index {
+    fn visible(&self) -> u64 {
+        Index::visible(self)
+    }
+
+    fn watchable(&self) -> u64 {
+        Index::watchable(self)
+    }
+
+    fn commits(&self, from: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<[Change]>>> {
+        Index::commits(self, from, limit)
+    }
+}
+
 /// What the watchers of a store share.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -97,7 +123,7 @@ impl Hub {
     }
 
     /// Wakes watchers until it is cancelled.
-    pub(crate) async fn run(&self, index: &RwLock<Index>, token: CancelToken) {
+    pub(crate) async fn run<P: Published>(&self, index: &RwLock<P>, token: CancelToken) {
         while token.run(self.bell.notified()).await.is_some() {
             while self.offer(index) {
                 yield_now().await;
@@ -107,7 +133,7 @@ impl Hub {
     }
 
     /// Offers commits to the watchers. True when there are more.
-    fn offer(&self, index: &RwLock<Index>) -> bool {
+    fn offer<P: Published>(&self, index: &RwLock<P>) -> bool {
         let offered = self.offered.load(Ordering::Acquire);
         let (commits, visible) = {
             let index = index.read();
@@ -151,7 +177,12 @@ impl Hub {
         reached < visible
     }
 
-    fn register(&self, index: &RwLock<Index>, slot: &Arc<Slot>, request: &WatchRequest) -> u64 {
+    fn register<P: Published>(
+        &self,
+        index: &RwLock<P>,
+        slot: &Arc<Slot>,
+        request: &WatchRequest,
+    ) -> u64 {
         let mut registry = self.registry.lock();
         let id = registry.insert(&request.keys, request.progress, slot.clone());
         if self.watchers.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -168,9 +199,9 @@ impl Hub {
     }
 
     /// Opens a watch.
-    pub(crate) fn watch(
+    pub(crate) fn watch<P: Published>(
         self: &Arc<Self>,
-        index: &Arc<RwLock<Index>>,
+        index: &Arc<RwLock<P>>,
         request: WatchRequest,
     ) -> Result<WatchStream, StoreError> {
         if self.closed.load(Ordering::Acquire) {
@@ -209,9 +240,9 @@ impl Hub {
 }
 
 /// One watch.
-struct Watcher {
+struct Watcher<P: Published> {
     hub: Arc<Hub>,
-    index: Arc<RwLock<Index>>,
+    index: Arc<RwLock<P>>,
     request: WatchRequest,
     id: u64,
     slot: Arc<Slot>,
@@ -227,7 +258,7 @@ struct Watcher {
     ended: bool,
 }
 
-impl Watcher {
+impl<P: Published> Watcher<P> {
     /// Takes the next commits of interest from history.
     fn look(&mut self) -> Result<(), StoreError> {
         // In this order: what was offered before has been marked before.
@@ -288,7 +319,7 @@ fn select(commit: &Arc<[Change]>, keys: &KeyRange) -> Option<Arc<[Change]>> {
     }
 }
 
-impl Stream for Watcher {
+impl<P: Published> Stream for Watcher<P> {
     type Item = Result<WatchItem, StoreError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -330,7 +361,7 @@ impl Stream for Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl<P: Published> Drop for Watcher<P> {
     fn drop(&mut self) {
         self.hub.unregister(self.id, &self.request);
     }
