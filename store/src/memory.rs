@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use orlop_core::env::{Env, TaskGroup};
 use orlop_core::revision::Revision;
 use orlop_core::store::{
-    Commit, LeaseId, RangeRequest, RangeResult, Store, StoreError, Txn, WatchRequest, WatchStream,
+    Commit, LeaseId, LeaseInfo, RangeRequest, RangeResult, Store, StoreError, Transaction,
+    TransactionResult, Txn, WatchRequest, WatchStream,
 };
 
-use crate::mvcc::{Applied, Index, validate};
+use crate::mvcc::{Applied, Index, Transacted, tighten, tighten_steps, validate};
 use crate::shared::Shared;
 
 /// How many bytes of history a store keeps unless it is told otherwise.
@@ -21,8 +22,7 @@ pub(crate) const HISTORY_BYTES: usize = 64 << 20;
 /// It spawns two tasks in its [`Env`], which end with it: one wakes watchers, one ends leases. It needs no threads and no runtime
 /// of its own, so it runs on virtual time as well as on real time.
 ///
-/// Keys and values are kept as the [`Bytes`](bytes::Bytes) that were handed in. A slice of a larger buffer keeps that buffer alive; copy
-/// it before, if that matters.
+/// Keys and values are copied into memory of their own, so a slice of a larger buffer does not keep that buffer alive.
 ///
 /// ```
 /// use orlop_core::env::SimEnv;
@@ -114,8 +114,9 @@ impl Store for MemoryStore {
         self.shared.range(&request)
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
+    async fn commit(&self, mut txn: Txn) -> Result<Commit, StoreError> {
         validate(&txn)?;
+        tighten(&mut txn);
         let commit = apply(&self.shared, &mut self.shared.index.write(), txn)?;
         self.shared.hub.ring();
         Ok(commit)
@@ -164,6 +165,38 @@ impl Store for MemoryStore {
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
         revoke(&self.shared, id)
+    }
+
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, StoreError> {
+        let index = self.shared.index.read();
+        index.leases().info(id, self.shared.env.now(), keys)
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        let index = self.shared.index.read();
+        Ok(index.leases().all().map(|(id, _)| id).collect())
+    }
+
+    async fn transact(
+        &self,
+        mut transaction: Transaction,
+    ) -> Result<TransactionResult, StoreError> {
+        transaction.validate()?;
+        tighten_steps(&mut transaction);
+        let result = {
+            let mut index = self.shared.index.write();
+            match index.transact(transaction, usize::MAX)? {
+                Transacted::Unchanged(result) => return Ok(result),
+                Transacted::Changed(_, result) => {
+                    let newest = index.newest();
+                    index.publish(newest);
+                    index.trim(self.shared.hub.seen());
+                    result
+                }
+            }
+        };
+        self.shared.hub.ring();
+        Ok(result)
     }
 }
 

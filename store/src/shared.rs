@@ -68,11 +68,7 @@ impl Shared {
 
     /// Reads a range. The lock is held for a part of it at a time.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResult, StoreError> {
-        let wanted = match (request.count_only, request.limit) {
-            (true, _) => 0,
-            (false, 0) => usize::MAX,
-            (false, limit) => limit,
-        };
+        let wanted = request.wanted();
         if let KeyRange::Key(key) = &request.keys {
             let index = self.index.read();
             let at = index.readable(request.revision)?;

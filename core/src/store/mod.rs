@@ -144,6 +144,16 @@ impl RangeRequest {
         self.after = after;
         self
     }
+
+    /// How many keys are to be returned at most: none for a count, all of them ([`usize::MAX`]) when no limit is set.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        match (self.count_only, self.limit) {
+            (true, _) => 0,
+            (false, 0) => usize::MAX,
+            (false, limit) => limit,
+        }
+    }
 }
 
 /// What was read.

@@ -4,9 +4,11 @@
 //! API to a store: conditions by more relations and over ranges, reads among the writes, a branch for when the conditions do not hold,
 //! and branches within branches.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use super::{KeyRange, KeyValue, LeaseId, RangeRequest, RangeResult};
+use super::{KeyRange, KeyValue, LeaseId, RangeRequest, RangeResult, StoreError};
 use crate::revision::Revision;
 
 /// How what stands at a key must relate to what a condition names.
@@ -127,8 +129,11 @@ pub enum Step {
 
 /// Conditions, what to do when all hold, and what to do otherwise: as one step, at one revision.
 ///
+/// The conditions of nested transactions, too, look at the state before the whole transaction: all branches are chosen before the first
+/// step is done. And all that can fail is looked at before the first write, so a transaction that fails has written nothing.
+///
 /// No branch may write a key twice, nor write a key that it also deletes, counting what is nested in it; this is checked for all
-/// branches, taken or not.
+/// branches, taken or not. The two branches of one transaction exclude each other and may write the same key.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     /// All must hold. None always hold.
@@ -137,6 +142,88 @@ pub struct Transaction {
     pub success: Vec<Step>,
     /// Done when they do not.
     pub failure: Vec<Step>,
+}
+
+impl Transaction {
+    /// Checks what can be checked without looking at a store: that no key is empty, and none is written twice.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidRequest`].
+    pub fn validate(&self) -> Result<(), StoreError> {
+        writes(&self.success)?;
+        writes(&self.failure)?;
+        Ok(())
+    }
+}
+
+/// What a step, or a whole branch, may write.
+#[derive(Default)]
+struct Writes<'a> {
+    puts: BTreeSet<&'a Bytes>,
+    deletes: Vec<&'a KeyRange>,
+}
+
+impl<'a> Writes<'a> {
+    /// Adds what happens beside it.
+    fn beside(&mut self, other: Writes<'a>) -> Result<(), StoreError> {
+        let name = |key: &Bytes| key.escape_ascii().to_string();
+        if let Some(key) = other.puts.iter().find(|key| self.puts.contains(**key)) {
+            return Err(StoreError::InvalidRequest(format!(
+                "key {:?} is written twice",
+                name(key)
+            )));
+        }
+        let mine = self
+            .puts
+            .iter()
+            .find(|key| other.deletes.iter().any(|keys| keys.contains(key)));
+        let others = other
+            .puts
+            .iter()
+            .find(|key| self.deletes.iter().any(|keys| keys.contains(key)));
+        if let Some(key) = mine.or(others) {
+            return Err(StoreError::InvalidRequest(format!(
+                "key {:?} is both written and deleted",
+                name(key)
+            )));
+        }
+        self.instead(other);
+        Ok(())
+    }
+
+    /// Adds what happens only where this does not.
+    fn instead(&mut self, other: Writes<'a>) {
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+    }
+}
+
+fn writes(steps: &[Step]) -> Result<Writes<'_>, StoreError> {
+    let mut all = Writes::default();
+    for step in steps {
+        match step {
+            Step::Read(_) => {}
+            Step::Put { key, .. } if key.is_empty() => {
+                return Err(StoreError::InvalidRequest(
+                    "a key must not be empty".to_owned(),
+                ));
+            }
+            Step::Put { key, .. } => all.beside(Writes {
+                puts: BTreeSet::from([key]),
+                deletes: Vec::new(),
+            })?,
+            Step::Delete { keys, .. } => all.beside(Writes {
+                puts: BTreeSet::new(),
+                deletes: vec![keys],
+            })?,
+            Step::Nested(nested) => {
+                let mut either = writes(&nested.success)?;
+                either.instead(writes(&nested.failure)?);
+                all.beside(either)?;
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// What a [`Transaction`] came to.
@@ -169,4 +256,98 @@ pub enum StepResult {
     },
     /// A transaction within.
     Nested(TransactionResult),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str) -> Step {
+        Step::Put {
+            key: key.into(),
+            value: Some("x".into()),
+            lease: PutLease::Set(None),
+            previous: false,
+        }
+    }
+
+    fn delete(prefix: &'static str) -> Step {
+        Step::Delete {
+            keys: KeyRange::prefix(prefix),
+            previous: false,
+        }
+    }
+
+    fn nested(success: Vec<Step>, failure: Vec<Step>) -> Step {
+        Step::Nested(Transaction {
+            conditions: Vec::new(),
+            success,
+            failure,
+        })
+    }
+
+    #[test]
+    fn no_branch_writes_a_key_twice() {
+        let twice = "invalid request: key \"a/1\" is written twice";
+        let both = "invalid request: key \"a/1\" is both written and deleted";
+        let cases = [
+            (vec![put("a/1"), put("a/2")], None),
+            (vec![put("a/1"), put("a/1")], Some(twice)),
+            (vec![put("a/1"), delete("a/")], Some(both)),
+            (vec![delete("a/"), put("a/1")], Some(both)),
+            (vec![delete("a/"), delete("a/"), put("b")], None),
+            (
+                vec![put("a/1"), nested(vec![put("a/1")], vec![])],
+                Some(twice),
+            ),
+            (
+                vec![nested(vec![], vec![put("a/1")]), put("a/1")],
+                Some(twice),
+            ),
+            (vec![nested(vec![put("a/1")], vec![put("a/1")])], None),
+            (vec![nested(vec![put("a/1")], vec![delete("a/")])], None),
+            (
+                vec![
+                    nested(vec![put("a/1")], vec![]),
+                    nested(vec![], vec![put("a/1")]),
+                ],
+                Some(twice),
+            ),
+            (
+                vec![
+                    nested(vec![put("a/1")], vec![]),
+                    nested(vec![delete("a/")], vec![]),
+                ],
+                Some(both),
+            ),
+            (
+                vec![
+                    nested(vec![nested(vec![put("a/1")], vec![])], vec![]),
+                    delete("a/"),
+                ],
+                Some(both),
+            ),
+            (
+                vec![put("")],
+                Some("invalid request: a key must not be empty"),
+            ),
+        ];
+        for (steps, wanted) in cases {
+            for (success, failure) in [(steps.clone(), vec![]), (vec![], steps)] {
+                let transaction = Transaction {
+                    conditions: Vec::new(),
+                    success,
+                    failure,
+                };
+                let got = transaction.validate().err().map(|error| error.to_string());
+                assert_eq!(got.as_deref(), wanted, "{transaction:?}");
+            }
+        }
+        let either = Transaction {
+            conditions: Vec::new(),
+            success: vec![put("a/1")],
+            failure: vec![put("a/1"), delete("b")],
+        };
+        assert!(either.validate().is_ok());
+    }
 }

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use orlop_core::env::{Env, TaskGroup};
 use orlop_core::revision::Revision;
 use orlop_core::store::{
-    Commit, LeaseId, Op, RangeRequest, RangeResult, Store, StoreError, Txn, WatchRequest,
-    WatchStream,
+    Commit, LeaseId, LeaseInfo, Op, RangeRequest, RangeResult, Store, StoreError, Transaction,
+    TransactionResult, Txn, WatchRequest, WatchStream,
 };
 use parking_lot::Mutex;
 
@@ -37,7 +37,7 @@ use self::queue::{Done, LeaseEvent, Queue};
 use self::record::{Decoder, Record, encode_commit, encode_compact, encode_grant, encode_revoke};
 use self::writer::{Checkpoints, Pipe, Writer};
 use crate::memory::HISTORY_BYTES;
-use crate::mvcc::{Applied, Index, validate};
+use crate::mvcc::{Applied, Index, Transacted, tighten, tighten_steps, validate};
 use crate::shared::Shared;
 
 /// How long after a failed write the next attempt is made to end a lease that has run out.
@@ -310,10 +310,7 @@ impl Pipe {
             let txn = txn.take().unwrap_or_default();
             match index.commit(txn)? {
                 // What it was decided on has to be on disk before anybody hears of it.
-                Applied::Unchanged(commit) => {
-                    let settled = index.newest() == index.visible();
-                    Ok((commit, (!settled).then(|| self.queue.add(|_| ()))))
-                }
+                Applied::Unchanged(commit) => Ok((commit, self.settled(index))),
                 Applied::Changed(changes, commit) => {
                     let done = self.queue.add(|batch| {
                         encode_commit(&mut batch.frame, index.newest(), &changes);
@@ -325,6 +322,31 @@ impl Pipe {
             }
         })
         .await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionResult, StoreError> {
+        let mut transaction = Some(transaction);
+        self.queued(move |index| {
+            let transaction = transaction.take().unwrap_or_default();
+            match index.transact(transaction, TRANSACTION_BYTES)? {
+                // What it read has to be on disk before anybody hears of it.
+                Transacted::Unchanged(result) => Ok((result, self.settled(index))),
+                Transacted::Changed(changes, result) => {
+                    let done = self.queue.add(|batch| {
+                        encode_commit(&mut batch.frame, index.newest(), &changes);
+                        batch.revision = index.newest();
+                        batch.commits += 1;
+                    });
+                    Ok((result, Some(done)))
+                }
+            }
+        })
+        .await
+    }
+
+    /// What to wait for until the newest state is on disk; `None` when it is.
+    fn settled(&self, index: &Index) -> Option<Done> {
+        (index.newest() > index.visible()).then(|| self.queue.add(|_| ()))
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
@@ -352,8 +374,9 @@ impl Store for DurableStore {
         self.pipe.shared.range(&request)
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
+    async fn commit(&self, mut txn: Txn) -> Result<Commit, StoreError> {
         validate(&txn)?;
+        tighten(&mut txn);
         let bytes: usize = txn
             .ops
             .iter()
@@ -425,6 +448,34 @@ impl Store for DurableStore {
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
         self.pipe.revoke(id).await
+    }
+
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, StoreError> {
+        let now = self.pipe.shared.env.now();
+        {
+            let index = self.pipe.shared.index.read();
+            if !keys || index.newest() == index.visible() {
+                return index.leases().info(id, now, keys);
+            }
+        }
+        // The keys are those of the newest state, which has to be on disk before anybody hears of it.
+        self.pipe
+            .queued(|index| Ok((index.leases().info(id, now, keys), self.pipe.settled(index))))
+            .await?
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        let index = self.pipe.shared.index.read();
+        Ok(index.leases().all().map(|(id, _)| id).collect())
+    }
+
+    async fn transact(
+        &self,
+        mut transaction: Transaction,
+    ) -> Result<TransactionResult, StoreError> {
+        transaction.validate()?;
+        tighten_steps(&mut transaction);
+        self.pipe.transact(transaction).await
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {

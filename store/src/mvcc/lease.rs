@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orlop_core::env::Moment;
-use orlop_core::store::{LeaseId, StoreError};
+use orlop_core::store::{LeaseId, LeaseInfo, StoreError};
 
 /// How far a lease is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,29 @@ impl Leases {
     pub(crate) fn ended(&mut self, id: LeaseId) {
         if let Some(lease) = self.leases.remove(&id) {
             self.due.remove(&(lease.expires, id));
+        }
+    }
+
+    /// What there is to know of a lease. One that has run out is not there any more, even if its keys still are.
+    pub(crate) fn info(
+        &self,
+        id: LeaseId,
+        now: Moment,
+        keys: bool,
+    ) -> Result<LeaseInfo, StoreError> {
+        match self.leases.get(&id) {
+            Some(lease) if lease.state == LeaseState::Live && lease.expires > now => {
+                Ok(LeaseInfo {
+                    granted_seconds: lease.ttl,
+                    remaining_seconds: lease.expires.since(now).as_secs(),
+                    keys: if keys {
+                        lease.keys.iter().cloned().collect()
+                    } else {
+                        Vec::new()
+                    },
+                })
+            }
+            _ => Err(StoreError::LeaseNotFound(id)),
         }
     }
 
