@@ -33,6 +33,13 @@ pub(crate) const SERVER: &str = "system:apiserver";
 
 /// How often the Service `kubernetes` is looked at.
 const KEEP_SERVICE_EVERY: Duration = Duration::from_secs(10);
+/// How long a server that ends tries to be no endpoint any more.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the cluster's own objects are tried to be made while other servers change them, and how long it waits in between.
+const BOOTSTRAP_ATTEMPTS: usize = 20;
+const BOOTSTRAP_AGAIN: Duration = Duration::from_millis(50);
+/// How often the addresses and ports of Services are looked at.
+const REPAIR_SERVICES_EVERY: Duration = Duration::from_secs(180);
 /// How often history is compacted; as much of it is kept.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
 
@@ -42,7 +49,6 @@ const CLUSTER_ROLES: Resource = Resource::cluster(
     "clusterroles",
     "ClusterRole",
 );
-const SERVICES: Resource = Resource::namespaced("", "v1", "services", "Service");
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +83,22 @@ pub(crate) struct Server {
     bootstrapped: AtomicBool,
     /// Cancelled when the end is near: watches end, so that nobody waits for them.
     pub(crate) stopping: CancelToken,
+    /// This server among those that share the store, if others can reach it.
+    members: Option<bootstrap::Members>,
+    port: u16,
 }
 
 impl Server {
     pub(crate) fn is_bootstrapped(&self) -> bool {
         self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// The addresses of the API servers that are alive; none where this one cannot be reached by others.
+    async fn alive(&self) -> Result<Vec<IpAddr>, StoreError> {
+        match &self.members {
+            Some(members) => members.alive().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -328,9 +345,9 @@ impl Builder {
         }
 
         let services = ServiceAllocator::new(self.env.clone(), self.services.clone());
-        if let Some(kind) = caches.kind(&SERVICES) {
-            services.load(&kind.list(""));
-        }
+        let own = SocketAddr::new(self.host, self.port);
+        let members = (self.defaults && bootstrap::is_endpoint(own))
+            .then(|| bootstrap::Members::new(self.store.clone(), own));
         let authentication = Arc::new(authentication);
         let stopping = CancelToken::new();
         let server = Arc::new(Server {
@@ -359,32 +376,48 @@ impl Builder {
             address: self.address,
             bootstrapped: AtomicBool::new(!self.defaults),
             stopping,
+            members,
+            port: self.port,
         });
+        server
+            .registry
+            .repair_services()
+            .await
+            .map_err(Error::Bootstrap)?;
         let api = ApiServer {
             server: server.clone(),
             tasks,
         };
         if self.defaults {
-            let config = bootstrap::Config {
-                advertise: Some(SocketAddr::new(self.host, self.port)),
+            let mut config = bootstrap::Config {
+                advertise: Some(own),
+                servers: server.alive().await?,
                 service_range: self.services.cidr(),
                 client_ca: self.client_ca,
                 nodes_join_by_token: self.nodes_join_by_token,
             };
-            bootstrap::run(&api.loopback(), &server.env, &config)
-                .await
-                .map_err(Error::Bootstrap)?;
+            bootstrap_all(&api.loopback(), &server.env, &config).await?;
             let (client, caches) = (Arc::new(api.loopback()), server.registry.caches.clone());
             api.tasks
                 .spawn_until_cancelled("clusterrole-aggregation", async move {
                     aggregate_roles(AggregationController::new(client, caches.clone()), &caches)
                         .await;
                 });
-            let (client, env) = (api.loopback(), server.env.clone());
+            let (client, env, alive) = (api.loopback(), server.env.clone(), server.clone());
             api.tasks
                 .spawn_until_cancelled("kubernetes-service", async move {
                     loop {
                         env.sleep(KEEP_SERVICE_EVERY).await;
+                        if alive.is_stopping() {
+                            return;
+                        }
+                        match alive.alive().await {
+                            Ok(servers) => config.servers = servers,
+                            Err(error) => {
+                                tracing::debug!(%error, "the store does not tell which API servers there are");
+                                continue;
+                            }
+                        }
                         if let Err(status) = bootstrap::keep_service(&client, &env, &config).await {
                             tracing::debug!(%status, "the service kubernetes is looked at again in a moment");
                         }
@@ -392,10 +425,44 @@ impl Builder {
                 });
             server.bootstrapped.store(true, Ordering::Release);
         }
+        let repaired = server.clone();
+        api.tasks
+            .spawn_until_cancelled("service-repair", async move {
+                loop {
+                    repaired.env.sleep(REPAIR_SERVICES_EVERY).await;
+                    if let Err(status) = repaired.registry.repair_services().await {
+                        tracing::debug!(%status, "what Services have is looked at again in a moment");
+                    }
+                }
+            });
         let compacted = server.clone();
         api.tasks
             .spawn_until_cancelled("compaction", async move { compact(&compacted).await });
         Ok(api)
+    }
+}
+
+/// Makes what every cluster has, beside other servers that do the same: who lost a race looks again.
+async fn bootstrap_all(
+    client: &LocalClient,
+    env: &Env,
+    config: &bootstrap::Config,
+) -> Result<(), Error> {
+    let mut attempt = 1;
+    loop {
+        match bootstrap::run(client, env, config).await {
+            Err(status)
+                if attempt < BOOTSTRAP_ATTEMPTS
+                    && (status.is_conflict()
+                        || status.is_already_exists()
+                        || status.is_not_found()) =>
+            {
+                tracing::debug!(%status, "another API server makes the cluster's own objects, too");
+                env.sleep(env.jitter(BOOTSTRAP_AGAIN, 1.0)).await;
+                attempt += 1;
+            }
+            outcome => return outcome.map_err(Error::Bootstrap),
+        }
     }
 }
 
@@ -409,7 +476,7 @@ async fn aggregate_roles(mut aggregation: AggregationController, caches: &Caches
     }
 }
 
-/// Forgets history that is older than the interval, and settles what writes of unknown outcome left in doubt.
+/// Forgets history that is older than the interval. Several servers may do so: each forgets only what was there before its last look.
 async fn compact(server: &Server) {
     let mut last = Revision::ZERO;
     loop {
@@ -422,12 +489,6 @@ async fn compact(server: &Server) {
         }
         if let Ok(revision) = server.registry.store.revision().await {
             last = revision;
-        }
-        let caches = &server.registry.caches;
-        if let Some(services) = caches.kind(&SERVICES)
-            && caches.wait_until_current().await.is_ok()
-        {
-            server.registry.services.settle(&services.list(""));
         }
     }
 }
@@ -514,6 +575,20 @@ impl ApiServer {
     pub async fn shutdown(&self) {
         self.begin_shutdown();
         self.server.connections.tasks.shutdown().await;
+        if let Some(members) = &self.server.members {
+            let goodbye = async {
+                match members.leave().await {
+                    Ok(Some(left)) => {
+                        bootstrap::leave_service(&self.loopback(), &left, self.server.port).await
+                    }
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(crate::cache::store_status(error)),
+                }
+            };
+            if !matches!(self.server.env.timeout(GOODBYE, goodbye).await, Ok(Ok(()))) {
+                tracing::debug!("the Service kubernetes leads here for a while");
+            }
+        }
         self.tasks.shutdown().await;
     }
 }

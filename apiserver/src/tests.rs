@@ -4,6 +4,7 @@ mod deletion;
 mod http_rules;
 mod lists;
 mod nodes;
+mod several_servers;
 mod watches;
 mod writes;
 

@@ -5,6 +5,7 @@
 
 mod flow_control;
 mod joining;
+mod members;
 mod priority_classes;
 mod rbac;
 mod roles;
@@ -24,6 +25,7 @@ use orlop_core::status::Status;
 use serde_json::{Value, json};
 
 pub use self::joining::KUBELET_CLIENT;
+pub(crate) use self::members::Members;
 pub use self::roles::node_rules;
 use crate::names::{CONFIG_MAPS, NAMESPACES, text_at};
 
@@ -36,6 +38,8 @@ pub struct Config {
     /// Where others reach this API server: the endpoint of the service `kubernetes`. `None`, and an address of the machine's own that
     /// no endpoint may have (loopback, unspecified), leave its endpoints as they are.
     pub advertise: Option<SocketAddr>,
+    /// The addresses of all API servers that are alive, at the port of this one: all of them are endpoints. Empty for this one alone.
+    pub servers: Vec<IpAddr>,
     /// The range of service addresses, such as `10.96.0.0/12`.
     pub service_range: String,
     /// Whether machines may join by bootstrap tokens, and get their certificates without a person's approval.
@@ -107,6 +111,23 @@ pub async fn run(client: &dyn Client, env: &Env, config: &Config) -> Result<(), 
 /// The first read or write that failed; the next call tries again.
 pub async fn keep_service(client: &dyn Client, env: &Env, config: &Config) -> Result<(), Status> {
     service::reconcile(&Server { client }, env, config).await
+}
+
+/// Lets the Service `kubernetes` lead to these API servers alone: what a server does that ends.
+///
+/// # Errors
+/// The first read or write that failed.
+pub(crate) async fn leave_service(
+    client: &dyn Client,
+    left: &[IpAddr],
+    port: u16,
+) -> Result<(), Status> {
+    service::endpoints(&Server { client }, left, port).await
+}
+
+/// Whether an address can be an endpoint: others reach it.
+pub(crate) fn is_endpoint(address: SocketAddr) -> bool {
+    !address.ip().is_loopback() && !address.ip().is_unspecified()
 }
 
 /// Since when the use of tokens that are kept in secrets is watched.

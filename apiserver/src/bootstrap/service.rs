@@ -1,13 +1,13 @@
 //! The API server's own service, and the range that service addresses come from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use orlop_core::env::Env;
 use orlop_core::resource::Resource;
 use orlop_core::status::Status;
 use serde_json::{Value, json};
 
-use super::{Config, Server, copy, first_service_ip};
+use super::{Config, Server, copy, first_service_ip, is_endpoint};
 use crate::authentication::time_text;
 use crate::names::{
     ENDPOINT_SLICES, ENDPOINTS, IP_ADDRESSES, SERVICE_CIDRS, SERVICES, list_at, text_field,
@@ -48,7 +48,12 @@ pub(super) async fn reconcile(
             "ports": [{"name": "https", "port": PORT, "protocol": "TCP", "targetPort": target}],
         },
     });
-    server.ensure(&SERVICES, &service).await?;
+    if let Err(refused) = server.ensure(&SERVICES, &service).await {
+        // Another server may have been faster: then it is there, and the address is its own.
+        if server.find(&SERVICES, NAMESPACE, NAME).await?.is_none() {
+            return Err(refused);
+        }
+    }
     let address = json!({
         "metadata": {
             "name": ip.to_string(),
@@ -61,8 +66,14 @@ pub(super) async fn reconcile(
     });
     server.ensure(&IP_ADDRESSES, &address).await?;
     match config.advertise {
-        Some(advertise) if !advertise.ip().is_loopback() && !advertise.ip().is_unspecified() => {
-            endpoints(server, advertise).await
+        Some(advertise) if is_endpoint(advertise) => {
+            let own = [advertise.ip()];
+            let servers = if config.servers.is_empty() {
+                &own[..]
+            } else {
+                &config.servers
+            };
+            endpoints(server, servers, advertise.port()).await
         }
         _ => Ok(()),
     }
@@ -135,8 +146,24 @@ async fn keep(
     server.update(resource, &object).await.map(|_| ())
 }
 
-async fn endpoints(server: &Server<'_>, advertise: SocketAddr) -> Result<(), Status> {
-    let (ip, port) = (advertise.ip().to_string(), advertise.port());
+/// Makes the API servers the endpoints of the Service, if there are any.
+pub(super) async fn endpoints(
+    server: &Server<'_>,
+    servers: &[IpAddr],
+    port: u16,
+) -> Result<(), Status> {
+    let Some(first) = servers.first() else {
+        // As in Kubernetes: whoever still has the last one's address learns more by trying it than from none.
+        return Ok(());
+    };
+    // A slice has addresses of one family.
+    let alike = servers.iter().filter(|ip| ip.is_ipv4() == first.is_ipv4());
+    let alike: Vec<String> = alike.map(ToString::to_string).collect();
+    let addresses: Vec<Value> = alike.iter().map(|ip| json!({"ip": ip})).collect();
+    let ready: Vec<Value> = alike
+        .iter()
+        .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
+        .collect();
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let endpoints = json!({
         "metadata": {
@@ -145,7 +172,7 @@ async fn endpoints(server: &Server<'_>, advertise: SocketAddr) -> Result<(), Sta
             // The slice below is made here, not mirrored from this one.
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
         },
-        "subsets": [{"addresses": [{"ip": ip}], "ports": ports}],
+        "subsets": [{"addresses": addresses, "ports": ports}],
     });
     keep(server, &ENDPOINTS, &endpoints, &["subsets"]).await?;
     let slice = json!({
@@ -154,8 +181,8 @@ async fn endpoints(server: &Server<'_>, advertise: SocketAddr) -> Result<(), Sta
             "namespace": NAMESPACE,
             "labels": {"kubernetes.io/service-name": NAME},
         },
-        "addressType": family(advertise.ip()),
-        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "addressType": family(*first),
+        "endpoints": ready,
         "ports": ports,
     });
     keep(server, &ENDPOINT_SLICES, &slice, &["endpoints", "ports"]).await

@@ -126,6 +126,7 @@ impl Client for Memory {
 fn config() -> Config {
     Config {
         advertise: Some("192.0.2.10:6443".parse().unwrap()),
+        servers: Vec::new(),
         service_range: "10.96.0.0/12".to_owned(),
         nodes_join_by_token: false,
         client_ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),

@@ -6,6 +6,7 @@
 //! keep up is dropped, and starts again from the kind's history, which is bounded by bytes.
 
 mod kind;
+mod node_ports;
 mod progress;
 mod selection;
 mod watcher;
@@ -27,6 +28,8 @@ use orlop_core::store::{
 };
 
 pub(crate) use self::kind::KindCache;
+pub(crate) use self::node_ports::NODE_PORTS;
+use self::node_ports::{NodePorts, port_of};
 use self::progress::Progress;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::watcher::Watcher;
@@ -46,6 +49,8 @@ pub(crate) struct Caches {
     store: Arc<dyn Store>,
     /// By the prefix of their keys in the store.
     kinds: BTreeMap<String, Arc<KindCache>>,
+    /// Those that Services have.
+    pub(crate) node_ports: NodePorts,
     /// Everything up to this revision has been applied.
     applied: Progress,
 }
@@ -70,6 +75,7 @@ impl Caches {
             env,
             store,
             kinds,
+            node_ports: NodePorts::default(),
             applied: Progress::default(),
         })
     }
@@ -125,6 +131,7 @@ impl Caches {
     async fn fill(&self) -> Result<Revision, StoreError> {
         let mut revision = None;
         let mut fresh: BTreeMap<&str, Vec<Object>> = BTreeMap::new();
+        let mut ports = BTreeMap::new();
         let mut after = None;
         loop {
             let mut request =
@@ -135,6 +142,9 @@ impl Caches {
             after = page.items.last().map(|kv| kv.key.clone());
             for kv in page.items {
                 let Some((prefix, cache)) = self.of_key(&kv.key) else {
+                    if let Some(port) = port_of(&kv.key) {
+                        ports.insert(port, kv.value);
+                    }
                     continue;
                 };
                 match Object::from_stored(kv.value, kv.mod_revision) {
@@ -148,6 +158,7 @@ impl Caches {
                 for (prefix, cache) in &self.kinds {
                     cache.replace(fresh.remove(prefix.as_str()).unwrap_or_default(), at);
                 }
+                self.node_ports.replace(ports);
                 self.applied.set(at);
                 return Ok(at);
             }
@@ -208,6 +219,9 @@ impl Caches {
     fn apply(&self, changes: &[Change]) {
         for change in changes {
             let Some((_, cache)) = self.of_key(change.key()) else {
+                if let Some(port) = port_of(change.key()) {
+                    self.node_ports.apply(port, change);
+                }
                 continue;
             };
             match change {

@@ -1,5 +1,6 @@
 //! POST: a new object.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,15 +10,18 @@ use orlop_core::client::WriteOptions;
 use orlop_core::object::Object;
 use orlop_core::revision::Revision;
 use orlop_core::status::Status;
-use orlop_core::store::Commit;
+use orlop_core::store::{Commit, KeyValue};
 use serde_json::Value;
 
 use super::context::{At, Context};
+use super::services::is_service;
 use super::{Registry, encode, keys, managed_fields, meta, storage_kind, unstored};
 use crate::server::SERVER;
 
 /// How often a generated name is tried again when it is taken.
 const NAME_ATTEMPTS: usize = 8;
+/// How often other addresses and ports are tried for a Service when another API server was faster.
+const LOT_ATTEMPTS: usize = 1_000;
 /// How many random characters a generated name ends in.
 const SUFFIX: usize = 5;
 /// How long a generated name may be.
@@ -95,9 +99,7 @@ impl Registry {
             request.object = document;
             request.name.clone_from(&name);
             self.validate_admission(&request).await?;
-            let mut document = std::mem::take(&mut request.object);
-            let mut claim = self.services.claim_for_create(at.info, &mut document)?;
-            strategy::canonicalize(&kind, &mut document);
+            let document = std::mem::take(&mut request.object);
             for warning in strategy::warnings_on_create(&kind, &document) {
                 cx.warn(warning);
             }
@@ -107,24 +109,10 @@ impl Registry {
             {
                 cx.warn(*warning);
             }
-            meta::metadata(&mut document).remove("resourceVersion");
-            let json = Bytes::from(encode(at.info, &document)?);
-            if dry_run {
-                // The claim is given back as it is dropped.
-                if self.current(at.info, &at.namespace, &name).await?.is_some() {
-                    return Err(Status::already_exists(&at.info.resource, &name));
-                }
-                return unstored(document, Revision::ZERO);
-            }
             let key = keys::object(at.info.storage(), &at.namespace, &name);
-            claim.begin_write();
-            match self.put(at.info, key, json.clone(), Revision::ZERO).await? {
-                Commit::Applied { revision, .. } => {
-                    claim.keep();
-                    return Object::from_stored(json, revision).map_err(Status::internal);
-                }
-                Commit::Refused { current, .. } => {
-                    claim.refused();
+            match self.write_new(&at, key, document, dry_run).await? {
+                New::Written(object) => return Ok(object),
+                New::Exists(current) => {
                     if generated && attempt < NAME_ATTEMPTS {
                         continue;
                     }
@@ -134,7 +122,7 @@ impl Registry {
                             ", the server was not able to generate a unique name for the object",
                         );
                     }
-                    let terminating = current.into_iter().flatten().any(|kv| {
+                    let terminating = current.is_some_and(|kv| {
                         Object::from_stored(kv.value, kv.mod_revision)
                             .is_ok_and(|object| object.is_terminating())
                     });
@@ -146,6 +134,62 @@ impl Registry {
             }
         }
         Err(Status::internal("no name was found"))
+    }
+
+    /// Writes a document that nobody will change any more but to give a Service its addresses and ports; those that another API server has
+    /// given meanwhile are left to it.
+    async fn write_new(
+        &self,
+        at: &At,
+        key: String,
+        mut document: Value,
+        dry_run: bool,
+    ) -> Result<New, Status> {
+        let kind = storage_kind(at.info);
+        let mut tried = BTreeSet::new();
+        for _ in 0..LOT_ATTEMPTS {
+            // Kept only for another attempt, which only a Service may need.
+            let mut document = if is_service(at.info) {
+                document.clone()
+            } else {
+                std::mem::take(&mut document)
+            };
+            let claim = self
+                .claim(at.info, &mut document, &Value::Null, &tried)
+                .await?;
+            strategy::canonicalize(&kind, &mut document);
+            meta::metadata(&mut document).remove("resourceVersion");
+            let json = Bytes::from(encode(at.info, &document)?);
+            if dry_run {
+                self.check_claim(&claim).await?;
+                let name = meta::text(&document, "name");
+                if self.current(at.info, &at.namespace, name).await?.is_some() {
+                    return Err(Status::already_exists(&at.info.resource, name));
+                }
+                return unstored(document, Revision::ZERO).map(New::Written);
+            }
+            let written = self
+                .put(at.info, key.clone(), json.clone(), Revision::ZERO, &claim)
+                .await?;
+            let current = match written {
+                Commit::Applied { revision, .. } => {
+                    let object = Object::from_stored(json, revision);
+                    return object.map(New::Written).map_err(Status::internal);
+                }
+                Commit::Refused { current, .. } => current,
+            };
+            claim.lost(&current, &mut tried)?;
+            if let Some(Some(there)) = current.into_iter().next() {
+                return Ok(New::Exists(Some(there)));
+            }
+            if tried.is_empty() {
+                // It was there, and is not any more.
+                return Ok(New::Exists(None));
+            }
+        }
+        Err(Status::internal(
+            "other API servers gave away every address and port that was tried",
+        ))
     }
 
     /// Gives a new document what only the server gives: name, uid and time of creation.
@@ -170,6 +214,13 @@ impl Registry {
             meta::set(document, field, None);
         }
     }
+}
+
+/// What became of a new object.
+enum New {
+    Written(Object),
+    /// There is one of the name: this, as far as is known.
+    Exists(Option<KeyValue>),
 }
 
 /// Puts a document into the namespace of its URL, or refuses one that says another.

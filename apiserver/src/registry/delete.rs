@@ -125,17 +125,14 @@ impl Registry {
                         .map(Some);
                 }
                 let key = keys::object(at.info.storage(), &at.namespace, &at.name);
-                let claim = self.services.claim_for_delete(at.info, &old);
-                let txn = Txn::delete(key, current.revision());
+                let claim = self.claim_for_delete(at.info, &old).await?;
+                let mut txn = Txn::delete(key, current.revision());
+                self.add_claim(&mut txn, &claim)?;
                 match self.store.commit(txn).await.map_err(store_status)? {
                     Commit::Applied { revision, .. } => {
-                        claim.keep();
                         unstored(document, revision).map(Deleted::Gone).map(Some)
                     }
-                    Commit::Refused { .. } => {
-                        claim.refused();
-                        Ok(None)
-                    }
+                    Commit::Refused { .. } => Ok(None),
                 }
             }
         }

@@ -41,6 +41,7 @@ pub(crate) use self::decode::{Parsed, decode_delete_options, parse_json};
 pub(crate) use self::event_lease::EventLease;
 pub(crate) use self::managed_fields::track_unstored;
 pub(crate) use self::read::ListPage;
+use self::services::Claim;
 pub(crate) use self::services::ServiceAllocator;
 pub use self::services::ServiceRange;
 pub(crate) use self::watch::RegistryWatch;
@@ -206,6 +207,7 @@ impl Registry {
         key: String,
         json: impl Into<Bytes>,
         expected: Revision,
+        claim: &Claim,
     ) -> Result<Commit, Status> {
         let lease = self
             .event_lease
@@ -216,6 +218,7 @@ impl Registry {
         if let (Some(id), Some(Op::Put { lease, .. })) = (lease, txn.ops.first_mut()) {
             *lease = Some(id);
         }
+        self.add_claim(&mut txn, claim)?;
         self.store.commit(txn).await.map_err(store_status)
     }
 }

@@ -1,21 +1,27 @@
-//! Addresses and ports of Services: each is given to one Service at a time.
+//! Addresses and ports of Services: each is given to one Service at a time, by however many API servers.
+//!
+//! What is given stands in the store under a key of its own, which the transaction that writes the Service makes, under the condition that
+//! it is not there yet, and the one that deletes the Service deletes. So the store judges who is first; what the cache knows of these keys
+//! only says what is worth a try. The key of an address is that of its IPAddress.
 
 mod claim;
+mod repair;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use orlop_api::resources::ResourceInfo;
 use orlop_core::env::Env;
 use orlop_core::field::{FieldError, Path};
-use orlop_core::object::Object;
 use orlop_core::status::Status;
-use parking_lot::Mutex;
+use orlop_core::store::{KeyRange, RangeRequest};
 use serde_json::{Value, json};
 
-use self::claim::{Claim, Lots, Taken};
-use super::meta;
+pub(super) use self::claim::{Claim, Lot};
+use super::{Registry, meta};
+use crate::cache::store_status;
+use crate::names::IP_ADDRESSES;
 
 /// The addresses and ports that Services are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +72,29 @@ impl ServiceRange {
     }
 }
 
-/// Who has which address and port.
+/// Chooses addresses and ports.
 pub(crate) struct ServiceAllocator {
     env: Env,
     range: ServiceRange,
-    taken: Arc<Mutex<Taken>>,
 }
 
-fn is_service(info: &ResourceInfo) -> bool {
+/// Why a Service gets no address or port.
+enum Trouble {
+    /// None is free, as far as is known.
+    Full(Status),
+    /// It cannot have what it asks for.
+    Refused(Status),
+}
+
+impl From<Trouble> for Status {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Full(status) | Trouble::Refused(status) => status,
+        }
+    }
+}
+
+pub(super) fn is_service(info: &ResourceInfo) -> bool {
     info.resource.group.is_empty() && info.resource.plural == "services"
 }
 
@@ -124,113 +145,129 @@ fn ports_of(service: &Value) -> Vec<u16> {
     ports
 }
 
-impl ServiceAllocator {
-    pub(crate) fn new(env: Env, range: ServiceRange) -> Self {
-        Self {
-            env,
-            range,
-            taken: Arc::default(),
-        }
-    }
+/// All that a Service has.
+fn lots_of(service: &Value) -> BTreeSet<Lot> {
+    let addresses = addresses_of(service).into_iter().map(Lot::Address);
+    addresses
+        .chain(ports_of(service).into_iter().map(Lot::Port))
+        .collect()
+}
 
-    /// Takes note of the Services that are there.
-    pub(crate) fn load(&self, services: &[Object]) {
-        let mut taken = self.taken.lock();
-        for service in services.iter().filter_map(|object| object.value().ok()) {
-            taken.addresses.extend(addresses_of(&service));
-            taken.ports.extend(ports_of(&service));
-        }
-    }
-
-    fn empty_claim(&self) -> Claim {
-        Claim {
-            taken: self.taken.clone(),
-            given: Lots::default(),
-            released: Lots::default(),
-            writing: false,
-        }
-    }
-
-    /// Gives a new Service what it needs and does not name.
-    pub(super) fn claim_for_create(
-        &self,
-        info: &ResourceInfo,
-        service: &mut Value,
-    ) -> Result<Claim, Status> {
-        let mut claim = self.empty_claim();
-        if is_service(info) {
-            self.assign(service, &Value::Null, &mut claim)?;
-        }
-        Ok(claim)
-    }
-
-    /// The same for a changed one. What it no longer has goes back when the write has succeeded.
-    pub(super) fn claim_for_update(
+impl Registry {
+    /// Gives a Service what it needs and does not name, beyond what its current version has: `Null` for a new one. What was tried in vain
+    /// is not tried again.
+    pub(super) async fn claim(
         &self,
         info: &ResourceInfo,
         service: &mut Value,
         old: &Value,
+        tried: &BTreeSet<Lot>,
     ) -> Result<Claim, Status> {
-        let mut claim = self.empty_claim();
         if !is_service(info) || service.get("spec") == old.get("spec") {
-            return Ok(claim);
+            return Ok(Claim::default());
         }
-        self.assign(service, old, &mut claim)?;
-        let (now_addresses, now_ports) = (addresses_of(service), ports_of(service));
-        claim.released.addresses = addresses_of(old)
-            .into_iter()
-            .filter(|address| !now_addresses.contains(address))
-            .collect();
-        claim.released.ports = ports_of(old)
-            .into_iter()
-            .filter(|port| !now_ports.contains(port))
-            .collect();
+        let taken = |lot: Lot| {
+            tried.contains(&lot)
+                || match lot {
+                    Lot::Address(ip) => self
+                        .caches
+                        .kind(&IP_ADDRESSES)
+                        .is_some_and(|known| known.get("", &ip.to_string()).is_some()),
+                    Lot::Port(port) => self.caches.node_ports.contains(port),
+                }
+        };
+        let before = service.clone();
+        let mut claim = Claim::of(service);
+        match self.services.assign(service, old, &taken, &mut claim) {
+            Ok(()) => {}
+            Err(Trouble::Refused(status)) => return Err(status),
+            Err(Trouble::Full(_)) => {
+                // The cache may not have seen yet what has just come free.
+                self.caches.wait_until_current().await?;
+                *service = before;
+                claim = Claim::of(service);
+                self.services.assign(service, old, &taken, &mut claim)?;
+            }
+        }
+        let now = lots_of(service);
+        let gone = lots_of(old).into_iter().filter(|lot| !now.contains(lot));
+        self.release(&mut claim, gone).await?;
         Ok(claim)
     }
 
     /// What goes back when a Service is deleted.
-    pub(super) fn claim_for_delete(&self, info: &ResourceInfo, service: &Value) -> Claim {
-        let mut claim = self.empty_claim();
-        if is_service(info) {
-            claim.released = Lots {
-                addresses: addresses_of(service),
-                ports: ports_of(service),
-            };
+    pub(super) async fn claim_for_delete(
+        &self,
+        info: &ResourceInfo,
+        service: &Value,
+    ) -> Result<Claim, Status> {
+        if !is_service(info) {
+            return Ok(Claim::default());
         }
-        claim.begin_write();
-        claim
+        let mut claim = Claim::of(service);
+        self.release(&mut claim, lots_of(service)).await?;
+        Ok(claim)
     }
 
-    /// Takes back what is in doubt since before the last look and belongs to none of the Services that there are.
-    pub(crate) fn settle(&self, services: &[Object]) {
-        let mut taken = self.taken.lock();
-        let newer = std::mem::take(&mut taken.doubtful);
-        let mut lots = std::mem::replace(&mut taken.doubtful_before, newer);
-        if lots.addresses.is_empty() && lots.ports.is_empty() {
-            return;
+    /// Lets a claim give back those of the lots that are its Service's: somebody may have taken one away by hand, and another Service it since.
+    async fn release(
+        &self,
+        claim: &mut Claim,
+        lots: impl IntoIterator<Item = Lot>,
+    ) -> Result<(), Status> {
+        for lot in lots {
+            let request = RangeRequest::new(KeyRange::key(lot.key()));
+            let found = self.store.range(request).await.map_err(store_status)?;
+            if let Some(kv) = found.items.first()
+                && lot.holder(&kv.value).as_ref() == Some(&claim.service)
+            {
+                claim.released.push((lot, kv.mod_revision));
+            }
         }
-        let documents = services.iter().filter_map(|object| object.value().ok());
-        for service in documents {
-            let (addresses, ports) = (addresses_of(&service), ports_of(&service));
-            lots.addresses
-                .retain(|address| !addresses.contains(address));
-            lots.ports.retain(|port| !ports.contains(port));
-        }
-        taken.release(&lots);
-    }
-
-    fn assign(&self, service: &mut Value, old: &Value, claim: &mut Claim) -> Result<(), Status> {
-        self.assign_address(service, old, claim)?;
-        self.assign_ports(service, old, claim)?;
         Ok(())
+    }
+
+    /// Refuses a claim that asks for what another Service has: what a dry run is told.
+    pub(super) async fn check_claim(&self, claim: &Claim) -> Result<(), Status> {
+        for given in &claim.given {
+            if let Some(refusal) = &given.refusal {
+                let request = RangeRequest::new(KeyRange::key(given.lot.key()));
+                let found = self.store.range(request).await.map_err(store_status)?;
+                if !found.items.is_empty() {
+                    return Err((**refusal).clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody has an address or port, as far as is known.
+type IsTaken<'a> = &'a (dyn Fn(Lot) -> bool + Sync);
+
+impl ServiceAllocator {
+    pub(crate) fn new(env: Env, range: ServiceRange) -> Self {
+        Self { env, range }
+    }
+
+    fn assign(
+        &self,
+        service: &mut Value,
+        old: &Value,
+        taken: IsTaken<'_>,
+        claim: &mut Claim,
+    ) -> Result<(), Trouble> {
+        self.assign_address(service, old, taken, claim)?;
+        self.assign_ports(service, old, taken, claim)
     }
 
     fn assign_address(
         &self,
         service: &mut Value,
         old: &Value,
+        taken: IsTaken<'_>,
         claim: &mut Claim,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Trouble> {
         if kind_of(service) == "ExternalName" {
             return Ok(());
         }
@@ -239,13 +276,15 @@ impl ServiceAllocator {
         if wanted != "None" {
             let had = addresses_of(old);
             let address = if wanted.is_empty() {
-                self.free_address(claim).ok_or_else(|| {
+                let free = self.free_address(taken).ok_or_else(|| {
                     let why = format!(
                         "failed to allocate a serviceIP: range {} is full",
                         self.range.cidr()
                     );
-                    Status::internal(why)
-                })?
+                    Trouble::Full(Status::internal(why))
+                })?;
+                claim.give(Lot::Address(free));
+                free
             } else {
                 let path = Path::new("spec").child("clusterIPs");
                 let refuse = |why: &str| {
@@ -257,19 +296,16 @@ impl ServiceAllocator {
                         &[FieldError::invalid(&path, json!([wanted]), why)],
                     )
                 };
+                let outside = "the provided network does not match the current range";
                 let address: Ipv4Addr = wanted
                     .parse()
-                    .map_err(|_| refuse("the provided network does not match the current range"))?;
+                    .map_err(|_| Trouble::Refused(refuse(outside)))?;
                 if !had.contains(&address) {
                     if !self.range.contains(address) {
-                        return Err(refuse(
-                            "the provided network does not match the current range",
-                        ));
+                        return Err(Trouble::Refused(refuse(outside)));
                     }
-                    if !self.taken.lock().addresses.insert(address) {
-                        return Err(refuse("provided IP is already allocated"));
-                    }
-                    claim.given.addresses.push(address);
+                    let refusal = refuse("provided IP is already allocated");
+                    claim.give_as_asked(Lot::Address(address), refusal);
                 }
                 address
             };
@@ -291,24 +327,25 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn free_address(&self, claim: &mut Claim) -> Option<Ipv4Addr> {
-        let mut taken = self.taken.lock();
+    fn free_address(&self, taken: IsTaken<'_>) -> Option<Ipv4Addr> {
         let size = self.range.size();
         let start = self.env.random_below(u64::from(size)) as u32;
-        let address = (0..size)
+        (0..size)
             .map(|step| Ipv4Addr::from(self.range.base() + (start + step) % size))
             .find(|address| {
                 self.range.contains(*address)
                     && *address != self.range.first()
-                    && !taken.addresses.contains(address)
-            })?;
-        taken.addresses.insert(address);
-        claim.given.addresses.push(address);
-        Some(address)
+                    && !taken(Lot::Address(*address))
+            })
     }
 
-    fn free_port(&self, claim: &mut Claim) -> Option<u16> {
-        let mut taken = self.taken.lock();
+    /// A free port that the Service does not have, nor name, either.
+    fn free_port(
+        &self,
+        taken: IsTaken<'_>,
+        named: &[u16],
+        claim: &mut Claim,
+    ) -> Result<u16, Trouble> {
         let (first, count) = (
             *self.range.node_ports.start(),
             self.range.node_ports.len() as u64,
@@ -316,10 +353,17 @@ impl ServiceAllocator {
         let start = self.env.random_below(count);
         let port = (0..count)
             .map(|step| first + ((start + step) % count) as u16)
-            .find(|port| !taken.ports.contains(port))?;
-        taken.ports.insert(port);
-        claim.given.ports.push(port);
-        Some(port)
+            .find(|port| {
+                let lot = Lot::Port(*port);
+                !named.contains(port) && !claim.has(lot) && !taken(lot)
+            });
+        let port = port.ok_or_else(|| {
+            Trouble::Full(Status::internal(
+                "failed to allocate a nodePort: range is full",
+            ))
+        })?;
+        claim.give(Lot::Port(port));
+        Ok(port)
     }
 
     fn take_port(
@@ -329,7 +373,7 @@ impl ServiceAllocator {
         port: u64,
         had: &[u16],
         claim: &mut Claim,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Trouble> {
         let refuse = |why: String| {
             Status::invalid("", "Service", name, &[FieldError::invalid(path, port, why)])
         };
@@ -338,17 +382,15 @@ impl ServiceAllocator {
             .ok()
             .filter(|port| self.range.node_ports.contains(port));
         let Some(number) = number else {
-            return Err(refuse(format!(
+            return Err(Trouble::Refused(refuse(format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            )));
+            ))));
         };
-        if had.contains(&number) || claim.given.ports.contains(&number) {
-            return Ok(());
+        let lot = Lot::Port(number);
+        if !had.contains(&number) && !claim.has(lot) {
+            let refusal = refuse("provided port is already allocated".to_owned());
+            claim.give_as_asked(lot, refusal);
         }
-        if !self.taken.lock().ports.insert(number) {
-            return Err(refuse("provided port is already allocated".to_owned()));
-        }
-        claim.given.ports.push(number);
         Ok(())
     }
 
@@ -356,8 +398,9 @@ impl ServiceAllocator {
         &self,
         service: &mut Value,
         old: &Value,
+        taken: IsTaken<'_>,
         claim: &mut Claim,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Trouble> {
         let kind = kind_of(service).to_owned();
         let name = meta::text(service, "name").to_owned();
         let balancer = kind == "LoadBalancer";
@@ -367,8 +410,7 @@ impl ServiceAllocator {
                     .pointer("/spec/allocateLoadBalancerNodePorts")
                     .and_then(Value::as_bool)
                     != Some(false);
-        let had = ports_of(old);
-        let full = || Status::internal("failed to allocate a nodePort: range is full");
+        let (had, named) = (ports_of(old), ports_of(service));
         let local = spec(service, "externalTrafficPolicy") == "Local";
         let path = Path::new("spec").child("ports");
         let mut given: Vec<(u64, String, u16)> = Vec::new();
@@ -403,7 +445,7 @@ impl ServiceAllocator {
                 .map(|(_, _, port)| *port);
             let free = match shared {
                 Some(port) => port,
-                None => self.free_port(claim).ok_or_else(full)?,
+                None => self.free_port(taken, &named, claim)?,
             };
             given.push((number, protocol, free));
             port["nodePort"] = json!(free);
@@ -417,7 +459,7 @@ impl ServiceAllocator {
             {
                 0 => {
                     service["spec"]["healthCheckNodePort"] =
-                        json!(self.free_port(claim).ok_or_else(full)?)
+                        json!(self.free_port(taken, &named, claim)?);
                 }
                 asked => self.take_port(&name, &path, asked, &had, claim)?,
             }

@@ -3,6 +3,8 @@
 //! All of them are one loop: read the current version, make the next one of it, and commit under the condition that the current one
 //! still stands. Who lost a race tries again, unless the client named the version it had seen.
 
+use std::collections::BTreeSet;
+
 use orlop_api::{strategy, validation};
 use orlop_core::admission::AdmissionOperation;
 use orlop_core::client::{FieldValidation, Patch, WriteOptions};
@@ -15,7 +17,7 @@ use serde_json::Value;
 
 use super::context::{At, Context};
 use super::create::{dedup_owner_references, place};
-use super::{Registry, encode, keys, managed_fields, meta, storage_kind, unstored};
+use super::{Claim, Registry, encode, keys, managed_fields, meta, storage_kind, unstored};
 use crate::cache::store_status;
 
 /// What a client reads when somebody else wrote first.
@@ -311,7 +313,7 @@ impl Registry {
                 let mut new = (*old).clone();
                 edit(&mut new)?;
                 return self
-                    .commit_change(at, new, &old, current, options.dry_run)
+                    .commit_change(at, new, &old, current, &Claim::default(), options.dry_run)
                     .await;
             }
         };
@@ -392,23 +394,15 @@ impl Registry {
         request.object = new;
         self.validate_admission(&request).await?;
         let mut new = request.object;
-        let mut claim = self.services.claim_for_update(at.info, &mut new, &old)?;
+        let claim = self
+            .claim(at.info, &mut new, &old, &BTreeSet::new())
+            .await?;
         strategy::canonicalize(&kind, &mut new);
         for warning in strategy::warnings_on_update(&kind, &new, &old) {
             cx.warn(warning);
         }
-        if !options.dry_run {
-            claim.begin_write();
-        }
-        let written = self
-            .commit_change(at, new, &old, current, options.dry_run)
-            .await?;
-        if written.is_some() && !options.dry_run {
-            claim.keep();
-        } else {
-            claim.refused();
-        }
-        Ok(written)
+        self.commit_change(at, new, &old, current, &claim, options.dry_run)
+            .await
     }
 
     /// Writes the next version, unless it is the current one: `None` when somebody else wrote meanwhile.
@@ -418,6 +412,7 @@ impl Registry {
         mut new: Value,
         old: &Value,
         current: &Object,
+        claim: &Claim,
         dry_run: bool,
     ) -> Result<Option<Object>, Status> {
         meta::metadata(&mut new).remove("resourceVersion");
@@ -427,32 +422,37 @@ impl Registry {
             return Ok(Some(current.clone()));
         }
         if dry_run {
+            self.check_claim(claim).await?;
             return unstored(new, current.revision()).map(Some);
         }
         let key = keys::object(at.info.storage(), &at.namespace, &at.name);
         if goes {
             // The last finalizer of an object that was to be deleted has gone: so does the object.
-            let claim = self.services.claim_for_delete(at.info, old);
-            let txn = Txn::delete(key, current.revision());
+            let claim = self.claim_for_delete(at.info, old).await?;
+            let mut txn = Txn::delete(key, current.revision());
+            self.add_claim(&mut txn, &claim)?;
             return match self.store.commit(txn).await.map_err(store_status)? {
-                Commit::Applied { revision, .. } => {
-                    claim.keep();
-                    unstored(new, revision).map(Some)
-                }
-                Commit::Refused { .. } => {
-                    claim.refused();
-                    Ok(None)
-                }
+                Commit::Applied { revision, .. } => unstored(new, revision).map(Some),
+                Commit::Refused { .. } => Ok(None),
             };
         }
         match self
-            .put(at.info, key, json.clone(), current.revision())
+            .put(at.info, key, json.clone(), current.revision(), claim)
             .await?
         {
             Commit::Applied { revision, .. } => Object::from_stored(json.into(), revision)
                 .map(Some)
                 .map_err(Status::internal),
-            Commit::Refused { .. } => Ok(None),
+            Commit::Refused {
+                current: stands, ..
+            } => {
+                let stood = stands.first().and_then(Option::as_ref);
+                if stood.is_some_and(|kv| kv.mod_revision == current.revision()) {
+                    // It was not the object: others have what it asks for, or what it was to be given.
+                    claim.lost(&stands, &mut BTreeSet::new())?;
+                }
+                Ok(None)
+            }
         }
     }
 
