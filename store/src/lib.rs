@@ -11,9 +11,11 @@ mod memory;
 mod model;
 mod mvcc;
 mod shared;
+pub mod snapshot;
 mod upkeep;
 mod watch;
 
 pub use durable::{DurableOptions, DurableStore};
 pub use memory::MemoryStore;
+pub use snapshot::SnapshotInfo;
 pub use upkeep::{StoreSize, Upkeep};
