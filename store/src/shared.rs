@@ -32,7 +32,31 @@ pub(crate) struct Shared {
     pub(crate) leases: Notify,
 }
 
+/// Keeps what was the newest state readable, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    index: Arc<RwLock<Index>>,
+    pub(crate) revision: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.index.write().unpin(self.revision);
+    }
+}
+
 impl Shared {
+    /// Pins the newest published state. Let it go without the index locked.
+    pub(crate) fn pin(&self) -> Pin {
+        let mut index = self.index.write();
+        let revision = index.visible();
+        index.pin(revision);
+        Pin {
+            index: self.index.clone(),
+            revision,
+        }
+    }
+
     pub(crate) fn new(index: Index, env: Env) -> Self {
         let hub = Arc::new(Hub::new(index.visible()));
         Self {

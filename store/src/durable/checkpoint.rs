@@ -54,6 +54,18 @@ impl From<io::Error> for Unfinished {
     }
 }
 
+/// What became of a checkpoint that was asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Asking {
+    /// It was made, or could not be.
+    Done(Result<(), StoreError>),
+    /// One was on its way that began earlier. It is over now.
+    Busy,
+}
+
+/// Where to tell it.
+pub(super) type Asked = tokio::sync::oneshot::Sender<Asking>;
+
 struct Writer<'a> {
     file: Box<dyn DiskFile>,
     frame: Vec<u8>,

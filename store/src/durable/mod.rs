@@ -4,6 +4,7 @@
 //! batch as one frame, syncs it once, and only then makes its commits visible and answers their clients: so nobody ever sees, or acts
 //! on, what is not on disk, and however many clients there are, they share a sync.
 
+mod backup;
 mod checkpoint;
 mod disk;
 mod log;
@@ -95,6 +96,8 @@ pub struct DurableStore {
     tasks: TaskGroup,
     /// Holds the directory's lock as long as the writer may run.
     disk: Mutex<Option<Arc<dyn Disk>>>,
+    /// The bytes of the last checkpoint, and of the log since then.
+    in_use: [Arc<AtomicU64>; 2],
 }
 
 impl fmt::Debug for DurableStore {
@@ -165,16 +168,21 @@ impl DurableStore {
             trouble: Mutex::new(None),
         });
         pipe.shared.start(&tasks);
+        let (last, grown) = (
+            Arc::new(AtomicU64::new(checkpoint_bytes)),
+            Arc::new(AtomicU64::new(grown)),
+        );
         let writer = Writer {
             pipe: pipe.clone(),
             disk: disk.clone(),
             log,
             checkpoints: Checkpoints {
                 after: options.checkpoint_bytes,
-                last: Arc::new(AtomicU64::new(checkpoint_bytes)),
-                grown,
+                last: last.clone(),
+                grown: grown.clone(),
                 stop: Arc::new(AtomicBool::new(false)),
                 running: None,
+                waiting: Arc::default(),
             },
         };
         let thread = std::thread::Builder::new()
@@ -202,6 +210,7 @@ impl DurableStore {
             thread: Mutex::new(Some(thread)),
             tasks,
             disk: Mutex::new(Some(disk)),
+            in_use: [last, grown],
         })
     }
 

@@ -5,6 +5,7 @@ use orlop_core::store::{LeaseId, StoreError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
+use super::checkpoint::Asked;
 use super::record::{FRAME_HEADER, begin_frame};
 
 /// What happens to a lease when the batch is on disk.
@@ -28,6 +29,8 @@ pub(super) struct Batch {
     pub(super) leases: Vec<LeaseEvent>,
     /// The revision to compact to.
     pub(super) compact: Option<Revision>,
+    /// Who wants a checkpoint now.
+    pub(super) checkpoint: Vec<Asked>,
     pub(super) waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
@@ -41,6 +44,7 @@ impl Batch {
             commits: 0,
             leases: Vec::new(),
             compact: None,
+            checkpoint: Vec::new(),
             waiting: Vec::new(),
         }
     }
@@ -59,6 +63,7 @@ impl Batch {
         self.commits = 0;
         self.leases.clear();
         self.compact = None;
+        self.checkpoint.clear();
         self.waiting.clear();
     }
 

@@ -1,5 +1,6 @@
 //! The thread that writes: one frame and one sync for all that was queued meanwhile.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::thread::JoinHandle;
 use orlop_core::store::StoreError;
 use parking_lot::Mutex;
 
-use super::checkpoint::{self, Mark, Unfinished};
+use super::checkpoint::{self, Asked, Asking, Mark, Unfinished};
 use super::disk::Disk;
 use super::log::{self, AppendError, Log, refused};
 use super::queue::{Batch, LeaseEvent, Queue};
@@ -41,9 +42,26 @@ pub(super) struct Checkpoints {
     pub(super) after: u64,
     pub(super) last: Arc<AtomicU64>,
     /// The bytes of the log since the last one was begun.
-    pub(super) grown: u64,
+    pub(super) grown: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) running: Option<JoinHandle<()>>,
+    /// Who waits for the one that is under way; `None` when none is.
+    pub(super) waiting: Arc<Mutex<Option<Waiting>>>,
+}
+
+/// Who waits for a checkpoint.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Who asked for it.
+    asked: Option<Asked>,
+    /// Who asked for one when it was under way.
+    busy: Vec<Asked>,
+}
+
+impl Checkpoints {
+    fn under_way(&self) -> bool {
+        self.waiting.lock().is_some()
+    }
 }
 
 impl Writer {
@@ -53,6 +71,9 @@ impl Writer {
         let mut batch = Batch::new();
         while self.pipe.queue.take(&mut batch) {
             self.write(&mut batch);
+            for asked in batch.checkpoint.drain(..) {
+                self.checkpoint_for(asked);
+            }
             batch.clear(BATCH_KEEPS);
             self.checkpoint_when_due();
         }
@@ -71,7 +92,7 @@ impl Writer {
                 self.fail(batch, error);
                 return;
             }
-            self.checkpoints.grown += bytes;
+            self.checkpoints.grown.fetch_add(bytes, Ordering::Relaxed);
             *self.pipe.trouble.lock() = None;
         }
         publish(&self.pipe.shared, batch);
@@ -110,65 +131,84 @@ impl Writer {
 
     fn checkpoint_when_due(&mut self) {
         let due = &self.checkpoints;
-        if due.grown < due.after.max(due.last.load(Ordering::Acquire)) {
-            return;
-        }
-        if self
-            .checkpoints
-            .running
-            .as_ref()
-            .is_some_and(|running| !running.is_finished())
-        {
+        let grown = due.grown.load(Ordering::Relaxed);
+        if grown < due.after.max(due.last.load(Ordering::Acquire)) || due.under_way() {
             return;
         }
         // Without room for a segment there is none for a checkpoint; the log tells when it matters.
-        if self.log.roll().is_err() {
-            self.checkpoints.grown = 0;
-            return;
+        let _ = self.checkpoint(None);
+    }
+
+    /// Makes a checkpoint for somebody who asks for it.
+    fn checkpoint_for(&mut self, asked: Asked) {
+        let mut asked = Some(asked);
+        if let Some(waiting) = self.checkpoints.waiting.lock().as_mut() {
+            // The one that is on its way may be of an older state.
+            waiting.busy.extend(asked.take());
         }
-        self.checkpoints.grown = 0;
-        let mark = {
-            let mut index = self.pipe.shared.index.write();
-            let revision = index.visible();
-            index.set_pin(Some(revision));
-            Mark {
-                sequence: self.log.sequence(),
-                salt: self.log.salt(),
-                revision,
-                leases: index.leases().all().collect(),
-            }
+        let Some(asked) = asked else { return };
+        if let Err((asked, error)) = self.checkpoint(Some(asked)) {
+            let refusal = refused("the log could not be continued", &error);
+            asked.into_iter().for_each(|asked| {
+                // Whoever does not wait any more does not want to know.
+                let _ = asked.send(Asking::Done(Err(refusal.clone())));
+            });
+        }
+    }
+
+    fn checkpoint(&mut self, asked: Option<Asked>) -> Result<(), (Option<Asked>, io::Error)> {
+        self.checkpoints.grown.store(0, Ordering::Relaxed);
+        if let Err(AppendError::Nothing(error) | AppendError::Unknown(error)) = self.log.roll() {
+            return Err((asked, error));
+        }
+        let pin = self.pipe.shared.pin();
+        let mark = Mark {
+            sequence: self.log.sequence(),
+            salt: self.log.salt(),
+            revision: pin.revision,
+            leases: self.pipe.shared.index.read().leases().all().collect(),
         };
         let (pipe, disk) = (self.pipe.clone(), self.disk.clone());
         let (last, stop) = (self.checkpoints.last.clone(), self.checkpoints.stop.clone());
+        *self.checkpoints.waiting.lock() = Some(Waiting {
+            asked,
+            busy: Vec::new(),
+        });
+        let over = Over(self.checkpoints.waiting.clone());
         let spawned = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
             .spawn(move || {
-                let unpin = Unpin(&pipe.shared);
                 let written = checkpoint::write(&*disk, &pipe.shared.index, &mark, &stop);
-                drop(unpin);
+                drop(pin);
                 pipe.shared.trim();
-                match written {
+                let outcome = match written {
                     Ok(bytes) => {
                         last.store(bytes, Ordering::Release);
                         if let Err(error) = log::remove_before(&*disk, mark.sequence) {
                             tracing::warn!(%error, "old segments of the log could not be removed");
                         }
+                        Ok(())
                     }
                     Err(unfinished) => {
-                        if let Unfinished::Failed(error) = unfinished {
-                            tracing::warn!(%error, "no checkpoint could be made");
-                        }
                         checkpoint::remove_unfinished(&*disk);
+                        Err(match unfinished {
+                            Unfinished::Failed(error) => {
+                                tracing::warn!(%error, "no checkpoint could be made");
+                                refused("no checkpoint could be made", &error)
+                            }
+                            Unfinished::Stopped => {
+                                StoreError::Unavailable("the store is closed".to_owned())
+                            }
+                        })
                     }
-                }
+                };
+                over.tell(outcome);
             });
         match spawned {
             Ok(running) => self.checkpoints.running = Some(running),
-            Err(error) => {
-                tracing::warn!(%error, "no checkpoint could be begun");
-                self.pipe.shared.index.write().set_pin(None);
-            }
+            Err(error) => tracing::warn!(%error, "no checkpoint could be begun"),
         }
+        Ok(())
     }
 }
 
@@ -202,11 +242,28 @@ fn publish(shared: &Shared, batch: &Batch) {
     }
 }
 
-struct Unpin<'a>(&'a Shared);
+/// Tells those who wait for a checkpoint that it is over, however it ends.
+struct Over(Arc<Mutex<Option<Waiting>>>);
 
-impl Drop for Unpin<'_> {
+impl Over {
+    fn tell(&self, outcome: Result<(), StoreError>) {
+        let Some(waiting) = self.0.lock().take() else {
+            return;
+        };
+        // Whoever does not wait any more does not want to know.
+        if let Some(asked) = waiting.asked {
+            let _ = asked.send(Asking::Done(outcome));
+        }
+        for busy in waiting.busy {
+            let _ = busy.send(Asking::Busy);
+        }
+    }
+}
+
+impl Drop for Over {
     fn drop(&mut self) {
-        self.0.index.write().set_pin(None);
+        let error = StoreError::Unavailable("no checkpoint could be made".to_owned());
+        self.tell(Err(error));
     }
 }
 

@@ -41,8 +41,8 @@ pub(crate) struct Index {
     newest: u64,
     visible: u64,
     oldest: u64,
-    /// While set, no version that a read at this revision needs is forgotten.
-    pin: Option<u64>,
+    /// No version that a read at one of these revisions needs is forgotten.
+    pins: Vec<u64>,
 }
 
 impl Index {
@@ -62,7 +62,7 @@ impl Index {
             newest: revision,
             visible: revision,
             oldest: revision,
-            pin: None,
+            pins: Vec::new(),
         }
     }
 
@@ -94,9 +94,15 @@ impl Index {
         &mut self.leases
     }
 
-    /// Keeps the state at a published revision readable until it is unpinned.
-    pub(crate) fn set_pin(&mut self, pin: Option<u64>) {
-        self.pin = pin;
+    /// Keeps the state at a published revision readable until it is [unpinned](Self::unpin), once for every time that it was pinned.
+    pub(crate) fn pin(&mut self, revision: u64) {
+        self.pins.push(revision);
+    }
+
+    pub(crate) fn unpin(&mut self, revision: u64) {
+        if let Some(at) = self.pins.iter().position(|&pin| pin == revision) {
+            self.pins.swap_remove(at);
+        }
     }
 
     /// Puts a key back as a checkpoint has it. For filling an index before it is used.

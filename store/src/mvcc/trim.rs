@@ -33,7 +33,7 @@ impl Index {
     /// Drops what was compacted, and the oldest commits while history holds more bytes than its budget. Commits after `seen` are
     /// kept, unless the budget asks for their room: somebody has yet to look at them. True when there is more to do.
     pub(crate) fn trim(&mut self, seen: u64) -> bool {
-        let pin = self.pin.unwrap_or(u64::MAX);
+        let pin = self.pins.iter().copied().min().unwrap_or(u64::MAX);
         for _ in 0..TRIM_STEP {
             let first = self.history.first();
             // The newest published commit stays, so that the newest state can be read and watched from.

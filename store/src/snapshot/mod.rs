@@ -14,6 +14,7 @@
 //! gives out a revision twice after a restore.
 
 mod bolt;
+mod file;
 mod message;
 mod read;
 mod save;
@@ -22,8 +23,10 @@ mod tests;
 
 use orlop_core::revision::Revision;
 
+pub use self::file::SnapshotFile;
+pub(crate) use self::file::{beside, sync_parent};
 pub use self::read::{Record, read};
-pub use self::save::save;
+pub use self::save::{save, save_as};
 
 /// The length of the checksum behind the database.
 const CHECKSUM: u64 = 32;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use orlop_core::store::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::bolt::{Bucket, Pages, Tree};
+use super::file::SnapshotFile;
 use super::message::{encode_deletion, encode_key_value, encode_lease};
 use super::read::checksum;
 use super::{
@@ -73,6 +75,37 @@ pub async fn save(store: &dyn Store, env: &Env, file: File) -> Result<SnapshotIn
             done => return done,
         }
     }
+}
+
+/// Saves the state of a store as [`save`] does, in a file of its own, for its owner alone (0600). The file is written beside its place and
+/// has its name when it is on disk; one that is there is replaced only if so wanted.
+///
+/// # Errors
+/// As [`save`] and [`SnapshotFile`]; [`StoreError::InvalidRequest`] when the path is taken.
+pub async fn save_as(
+    store: &dyn Store,
+    env: &Env,
+    path: &Path,
+    replace: bool,
+) -> Result<SnapshotInfo, StoreError> {
+    let snapshot = SnapshotFile::create(path, replace)?;
+    let file = snapshot
+        .file()
+        .try_clone()
+        .map_err(|error| unwritable(&error))?;
+    let info = save(store, env, file).await?;
+    // A sync takes long, and others want to go on meanwhile.
+    let (send, finished) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("store-snapshot".to_owned())
+        .spawn(move || {
+            let _ = send.send(snapshot.finish());
+        })
+        .map_err(|error| unwritable(&error))?;
+    finished
+        .await
+        .map_err(|_| StoreError::Unavailable("the snapshot's writer has died".to_owned()))??;
+    Ok(info)
 }
 
 fn unwritable(error: &io::Error) -> StoreError {
