@@ -16,6 +16,8 @@ mod upkeep;
 mod watch;
 
 pub use durable::{DurableOptions, DurableStore};
+#[cfg(feature = "etcd")]
+pub use etcd::client::{EtcdOptions, EtcdStore, EtcdTls};
 pub use memory::MemoryStore;
 pub use snapshot::SnapshotInfo;
 pub use upkeep::{StoreSize, Upkeep};

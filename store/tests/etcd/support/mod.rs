@@ -1,0 +1,300 @@
+//! Clusters of real etcd for tests.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use orlop_core::env::Env;
+use orlop_core::revision::Revision;
+use orlop_core::store::{Commit, KeyRange, RangeRequest, Store, StoreError, Txn};
+use orlop_store::{EtcdOptions, EtcdStore};
+use tempfile::TempDir;
+
+/// How a cluster is set up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Further arguments of every member.
+    pub(crate) args: Vec<String>,
+    /// Whether clients speak TLS. The arguments have to say with what.
+    pub(crate) https: bool,
+}
+
+impl Settings {
+    pub(crate) fn args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            args: args.into_iter().map(str::to_owned).collect(),
+            https: false,
+        }
+    }
+}
+
+/// A cluster of etcd on the loopback interface. It is killed, and its data deleted, with this.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    https: bool,
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Member {
+    client: u16,
+    args: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Member {
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("a log of etcd");
+        let child = Command::new("etcd")
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("etcd starts");
+        self.child = Some(child);
+    }
+}
+
+/// Whether a program is on the path.
+fn found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Ports that nobody listens on.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    // All are held until all are chosen, so that they differ.
+    let held: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().expect("its address").port())
+        .collect()
+}
+
+impl Cluster {
+    /// Starts a cluster; `None`, after saying so, where there is no etcd.
+    pub(crate) fn start(test: &str, size: usize) -> Option<Self> {
+        Self::start_with(test, size, Settings::default())
+    }
+
+    pub(crate) fn start_with(test: &str, size: usize, settings: Settings) -> Option<Self> {
+        for program in ["etcd", "etcdctl"] {
+            if !found(program) {
+                println!("skipped: {test}: no {program} on the path");
+                return None;
+            }
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ports = free_ports(2 * size);
+        let peer = |n: usize| format!("http://127.0.0.1:{}", ports[2 * n + 1]);
+        let scheme = if settings.https { "https" } else { "http" };
+        let initial: Vec<_> = (0..size).map(|n| format!("m{n}={}", peer(n))).collect();
+        let members = (0..size)
+            .map(|n| {
+                let client = format!("{scheme}://127.0.0.1:{}", ports[2 * n]);
+                let data = dir.path().join(format!("m{n}"));
+                let mut args = vec![
+                    format!("--name=m{n}"),
+                    format!("--data-dir={}", data.display()),
+                    format!("--listen-client-urls={client}"),
+                    format!("--advertise-client-urls={client}"),
+                    format!("--listen-peer-urls={}", peer(n)),
+                    format!("--initial-advertise-peer-urls={}", peer(n)),
+                    format!("--initial-cluster={}", initial.join(",")),
+                    "--heartbeat-interval=50".to_owned(),
+                    "--election-timeout=500".to_owned(),
+                    "--logger=zap".to_owned(),
+                    "--log-level=warn".to_owned(),
+                ];
+                args.extend(settings.args.iter().cloned());
+                let mut member = Member {
+                    client: ports[2 * n],
+                    args,
+                    log: dir.path().join(format!("m{n}.log")),
+                    child: None,
+                };
+                member.start();
+                member
+            })
+            .collect();
+        Some(Self {
+            members,
+            https: settings.https,
+            dir,
+        })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The client URL of a member.
+    pub(crate) fn endpoint(&self, member: usize) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.members[member].client)
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        (0..self.size()).map(|n| self.endpoint(n)).collect()
+    }
+
+    /// Options for all members in order.
+    pub(crate) fn options(&self) -> EtcdOptions {
+        EtcdOptions::new(self.endpoints())
+    }
+
+    /// Connects, waiting for the cluster to come up.
+    pub(crate) async fn connect(&self) -> EtcdStore {
+        self.connect_with(self.options()).await
+    }
+
+    pub(crate) async fn connect_with(&self, options: EtcdOptions) -> EtcdStore {
+        match EtcdStore::connect(options, Env::tokio()).await {
+            Ok(store) => store,
+            Err(error) => panic!("no connection to etcd: {error}\n{}", self.logs()),
+        }
+    }
+
+    /// What the members have said.
+    pub(crate) fn logs(&self) -> String {
+        self.members
+            .iter()
+            .map(|member| std::fs::read_to_string(&member.log).unwrap_or_default())
+            .collect()
+    }
+
+    /// Kills a member: it gets no chance to say goodbye.
+    pub(crate) fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+    }
+
+    /// Starts a member that was killed, with the data that it had.
+    pub(crate) fn restart(&mut self, member: usize) {
+        self.members[member].start();
+    }
+
+    fn signal(&self, member: usize, signal: &str) {
+        let child = self.members[member].child.as_ref().expect("it runs");
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill {signal}");
+    }
+
+    /// Stops a member where it stands, its connections open.
+    pub(crate) fn freeze(&self, member: usize) {
+        self.signal(member, "-STOP");
+    }
+
+    pub(crate) fn thaw(&self, member: usize) {
+        self.signal(member, "-CONT");
+    }
+
+    /// Runs `etcdctl` on one member and returns what it printed.
+    pub(crate) fn etcdctl(&self, member: usize, args: &[&str]) -> Result<String, String> {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", self.endpoint(member)))
+            .args(args)
+            .output()
+            .expect("etcdctl runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// The member that leads.
+    pub(crate) async fn leader(&self) -> usize {
+        let env = Env::tokio();
+        for _ in 0..100 {
+            for member in 0..self.size() {
+                if self.members[member].child.is_none() {
+                    continue;
+                }
+                let Ok(status) = self.etcdctl(member, &["endpoint", "status", "-w", "fields"])
+                else {
+                    continue;
+                };
+                let field = |name: &str| {
+                    status
+                        .lines()
+                        .find_map(|line| line.strip_prefix(&format!("\"{name}\" : ")))
+                        .map(str::to_owned)
+                };
+                if field("MemberID").is_some() && field("MemberID") == field("Leader") {
+                    return member;
+                }
+            }
+            env.sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no leader\n{}", self.logs());
+    }
+}
+
+/// Writes a key, whatever is there.
+pub(crate) async fn put(store: &dyn Store, key: &str, value: &str) -> Result<Revision, StoreError> {
+    match store
+        .commit(Txn::put(key.to_owned(), value.to_owned()))
+        .await?
+    {
+        Commit::Applied { revision, .. } => Ok(revision),
+        Commit::Refused { .. } => unreachable!("a write without conditions"),
+    }
+}
+
+/// Writes a key; again, when it is not known what became of it.
+pub(crate) async fn put_until_done(store: &dyn Store, key: &str, value: &str) -> Revision {
+    let env = Env::tokio();
+    for _ in 0..100 {
+        match put(store, key, value).await {
+            Ok(revision) => return revision,
+            Err(StoreError::OutcomeUnknown(_) | StoreError::Unavailable(_)) => {
+                env.sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("etcd did not come back");
+}
+
+/// The value of a key.
+pub(crate) async fn get(store: &dyn Store, key: &str) -> Result<Option<String>, StoreError> {
+    let read = store
+        .range(RangeRequest::new(KeyRange::key(key.to_owned())))
+        .await?;
+    Ok(read
+        .items
+        .first()
+        .map(|kv| String::from_utf8_lossy(&kv.value).into_owned()))
+}
