@@ -5,6 +5,7 @@
 //! when it comes, that history no longer has what it needs, and its stream ends with [`StoreError::Lagged`].
 
 mod registry;
+mod spans;
 
 use std::collections::VecDeque;
 use std::pin::Pin;

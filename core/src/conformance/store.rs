@@ -17,6 +17,7 @@ mod concurrency;
 mod leases;
 mod range;
 mod revisions;
+mod transactions;
 mod txn;
 mod watch;
 
@@ -40,12 +41,21 @@ use crate::store::{
 /// How long the suite waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Which transactions with branches a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transactions {
+    All,
+    Simple,
+    None,
+}
+
 /// A store to be tested.
 pub struct Subject {
     store: Arc<dyn Store>,
     env: Env,
     fresh: bool,
     leases: bool,
+    transactions: Transactions,
     /// What has to live as long as the store.
     keep: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -55,19 +65,21 @@ impl fmt::Debug for Subject {
         f.debug_struct("Subject")
             .field("fresh", &self.fresh)
             .field("leases", &self.leases)
+            .field("transactions", &self.transactions)
             .field("keeps", &self.keep.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl Subject {
-    /// A new and empty store with leases, and the environment that it runs in.
+    /// A new and empty store with leases and transactions, and the environment that it runs in.
     pub fn new(store: Arc<dyn Store>, env: Env) -> Self {
         Self {
             store,
             env,
             fresh: true,
             leases: true,
+            transactions: Transactions::All,
             keep: None,
         }
     }
@@ -76,6 +88,20 @@ impl Subject {
     #[must_use]
     pub fn without_leases(mut self) -> Self {
         self.leases = false;
+        self
+    }
+
+    /// Says that the store does those transactions with branches that the default of [`Store::transact`] can do.
+    #[must_use]
+    pub fn with_simple_transactions(mut self) -> Self {
+        self.transactions = Transactions::Simple;
+        self
+    }
+
+    /// Says that the store has no transactions with branches.
+    #[must_use]
+    pub fn without_transactions(mut self) -> Self {
+        self.transactions = Transactions::None;
         self
     }
 
@@ -176,6 +202,7 @@ where
         revisions::CHECKS,
         range::CHECKS,
         txn::CHECKS,
+        transactions::CHECKS,
         watch::CHECKS,
         compaction::CHECKS,
         concurrency::CHECKS,

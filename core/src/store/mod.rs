@@ -6,6 +6,7 @@
 //!
 //! An implementation proves itself with the conformance suite, [`conformance::store`](crate::conformance::store()).
 
+mod over_commit;
 mod transaction;
 
 use std::fmt;
@@ -538,14 +539,17 @@ pub trait Store: Send + Sync + 'static {
     /// Does a transaction with branches and reads, as one step. It is for those who speak etcd's API to a store; the API server needs
     /// [`commit`](Store::commit) alone.
     ///
+    /// The default does it over [`range`](Store::range) and [`commit`](Store::commit): it reads at one revision, and commits on the
+    /// condition that the keys it looked at still stand as they were. What it does is exact, but it cannot do everything. The branches
+    /// taken may look at ranges of keys only if they write nothing; if they write, then conditions, reads of the transaction's own state
+    /// and deletions that tell what was there must be of single keys ([`KeyRange::Key`]), and at most one deletion may be of a range.
+    /// Other transactions are refused with [`StoreError::InvalidRequest`], and one whose keys others write again and again ends with
+    /// [`StoreError::Unavailable`] after some tries; nothing is written then. A store that can should do better.
+    ///
     /// # Errors
-    /// As [`commit`](Store::commit) and [`range`](Store::range); [`StoreError::KeyNotFound`]; [`StoreError::InvalidRequest`] from a store without
-    /// such transactions, which is the default.
+    /// As [`commit`](Store::commit) and [`range`](Store::range); [`StoreError::KeyNotFound`]; [`StoreError::InvalidRequest`].
     async fn transact(&self, transaction: Transaction) -> Result<TransactionResult, StoreError> {
-        let _ = transaction;
-        Err(StoreError::InvalidRequest(
-            "this store has no transactions with branches".to_owned(),
-        ))
+        over_commit::transact(self, transaction).await
     }
 
     /// Whether the store can serve, for a readiness check.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
 use super::sim_disk::SimDisk;
-use crate::model::{Model, same, txn};
+use crate::model::{Model, same, same_results, transaction, txn};
 
 /// Small segments and frequent checkpoints, so that there are several of each.
 fn small() -> DurableOptions {
@@ -689,16 +689,20 @@ proptest! {
     }
 
     #[test]
-    fn is_the_model_again_after_reopening(groups in proptest::collection::vec(proptest::collection::vec(txn(), 1..20), 1..6)) {
+    fn is_the_model_again_after_reopening(groups in proptest::collection::vec(proptest::collection::vec((txn(), transaction()), 1..15), 1..6)) {
         static SEED: Counter = Counter::new(0);
         runtime().block_on(async {
             let disk = SimDisk::new(SEED.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
             let mut model = Model::new();
             for group in groups {
                 let store = open(&disk, &small()).expect("a store");
-                for txn in group {
+                for (txn, transaction) in group {
                     let commit = store.commit(txn.clone()).await.expect("a commit");
                     assert!(same(&commit, &model.commit(&txn)));
+                    let oldest = store.pipe.shared.index.read().oldest();
+                    let result = store.transact(transaction.clone()).await;
+                    let wanted = model.transact(&transaction, Revision(oldest));
+                    assert!(same_results(&result, &wanted), "{result:?} instead of {wanted:?}");
                 }
                 model.check(&store).await;
             }

@@ -8,7 +8,7 @@ use orlop_core::env::{SimEnv, SimOptions};
 use orlop_core::store::{Change, KeyRange, Op, WatchItem};
 use proptest::prelude::*;
 
-use crate::model::{Model, same, txn};
+use crate::model::{Model, same, same_results, transaction, txn};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_on_real_time() {
@@ -31,6 +31,53 @@ fn conforms_on_virtual_time() {
                 .await;
         });
     }
+}
+
+/// A store with nothing but what has no default, and leases.
+struct Plain(MemoryStore);
+
+#[async_trait]
+impl Store for Plain {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResult, StoreError> {
+        self.0.range(request).await
+    }
+    async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
+        self.0.commit(txn).await
+    }
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.0.watch(request).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+    async fn grant_lease(&self, id: Option<LeaseId>, ttl: u64) -> Result<LeaseId, StoreError> {
+        self.0.grant_lease(id, ttl).await
+    }
+    async fn renew_lease(&self, id: LeaseId) -> Result<u64, StoreError> {
+        self.0.renew_lease(id).await
+    }
+    async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.0.revoke_lease(id).await
+    }
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, StoreError> {
+        self.0.lease(id, keys).await
+    }
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        self.0.leases().await
+    }
+}
+
+#[test]
+fn the_defaults_of_the_contract_conform() {
+    let sim = SimEnv::new(3);
+    let env = sim.env();
+    sim.block_on(async move {
+        store(|| async {
+            let plain = Plain(MemoryStore::new(env.clone()));
+            Subject::new(Arc::new(plain), env.clone()).with_simple_transactions()
+        })
+        .await;
+    });
 }
 
 fn watch(keys: KeyRange, from: u64) -> WatchRequest {
@@ -139,6 +186,7 @@ fn watches_end_with_the_store() {
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Txn),
+    Transact(Transaction),
     Compact(u64),
     Watch(KeyRange, u64),
     Pause,
@@ -152,7 +200,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..3u8).prop_map(|a| KeyRange::Span(format!("/{a}/1").into(), "/2/2".into())),
     ];
     prop_oneof![
-        12 => txn().prop_map(Step::Commit),
+        8 => txn().prop_map(Step::Commit),
+        6 => transaction().prop_map(Step::Transact),
         1 => (0..60u64).prop_map(Step::Compact),
         2 => (keys, 0..60u64).prop_map(|(keys, from)| Step::Watch(keys, from)),
         3 => Just(Step::Pause),
@@ -177,6 +226,11 @@ proptest! {
                         let commit = store.commit(txn.clone()).await.expect("a commit");
                         let wanted = model.commit(&txn);
                         assert!(same(&commit, &wanted), "{commit:?} instead of {wanted:?}");
+                    }
+                    Step::Transact(transaction) => {
+                        let result = store.transact(transaction.clone()).await;
+                        let wanted = model.transact(&transaction, oldest);
+                        assert!(same_results(&result, &wanted), "{result:?} instead of {wanted:?} of {transaction:?}");
                     }
                     Step::Compact(at) => {
                         let at = Revision(at);
@@ -258,4 +312,38 @@ fn a_lease_that_runs_out_takes_its_keys_at_one_revision() {
         // An hour later nothing is left to do.
         env.sleep(Duration::from_secs(3600)).await;
     });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// What the default of the contract does at all, it does as the model does.
+    #[test]
+    fn the_default_transactions_are_the_model(
+        steps in proptest::collection::vec(transaction(), 1..60),
+    ) {
+        let sim = SimEnv::new(0);
+        let env = sim.env();
+        sim.block_on(async move {
+            let store = Plain(MemoryStore::new(env));
+            let mut model = Model::new();
+            for transaction in steps {
+                match store.transact(transaction.clone()).await {
+                    Err(StoreError::InvalidRequest(why)) => {
+                        assert!(why.starts_with("this store cannot do"), "{why}");
+                        assert_eq!(store.revision().await.expect("the revision"), model.revision());
+                    }
+                    result => {
+                        let wanted = model.transact(&transaction, Revision(1));
+                        // Which of several reasons is named is open.
+                        if result.is_err() && wanted.is_err() {
+                            continue;
+                        }
+                        assert!(same_results(&result, &wanted), "{result:?} instead of {wanted:?} of {transaction:?}");
+                    }
+                }
+            }
+            model.check(&store).await;
+        });
+    }
 }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use orlop_core::store::KeyRange;
 
 use super::Slot;
+use super::spans::Spans;
 
 type Group = BTreeMap<u64, Arc<Slot>>;
 
 /// The watchers by what they watch. A key is looked up once among the single keys and once for every length that a watched prefix
-/// has, of which there are few however many watchers there are.
+/// has, of which there are few however many watchers there are; spans are kept in a tree.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     next: u64,
@@ -19,7 +20,7 @@ pub(super) struct Registry {
     progress: Group,
     keys: HashMap<Bytes, Group>,
     prefixes: BTreeMap<usize, HashMap<Bytes, Group>>,
-    spans: BTreeMap<u64, (KeyRange, Arc<Slot>)>,
+    spans: Spans,
 }
 
 impl Registry {
@@ -41,9 +42,8 @@ impl Registry {
                     .or_default()
                     .insert(id, slot);
             }
-            KeyRange::Span(..) | KeyRange::From(..) => {
-                self.spans.insert(id, (keys.clone(), slot));
-            }
+            KeyRange::Span(from, to) => self.spans.insert(from, Some(to), id, slot),
+            KeyRange::From(from) => self.spans.insert(from, None, id, slot),
         }
         id
     }
@@ -61,9 +61,8 @@ impl Registry {
                     }
                 }
             }
-            KeyRange::Span(..) | KeyRange::From(..) => {
-                self.spans.remove(&id);
-            }
+            KeyRange::Span(from, to) => self.spans.remove(from, Some(to), id),
+            KeyRange::From(from) => self.spans.remove(from, None, id),
         }
     }
 
@@ -81,11 +80,7 @@ impl Registry {
         {
             found(slot);
         }
-        for (keys, slot) in self.spans.values() {
-            if keys.contains(key) {
-                found(slot);
-            }
-        }
+        self.spans.containing(key, &mut found);
     }
 
     /// The watchers that want to know of every commit.

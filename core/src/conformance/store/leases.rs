@@ -9,6 +9,7 @@ use crate::store::{Change, LeaseId, Op, RangeRequest, StoreError, Txn};
 checks!(
     revocation,
     ids,
+    what_is_known_of_a_lease,
     unknown_leases,
     a_key_leaves_its_lease,
     expiry,
@@ -110,6 +111,51 @@ async fn ids(c: &Context) -> Checked {
         "an id that is free again"
     );
     c.store().revoke_lease(id).await?;
+    Ok(())
+}
+
+async fn what_is_known_of_a_lease(c: &Context) -> Checked {
+    if !c.subject.leases {
+        return Ok(());
+    }
+    let lease = c.store().grant_lease(None, LONG).await?;
+    let other = c.store().grant_lease(None, LONG + 60).await?;
+    for name in ["b", "a", "gone", "moved"] {
+        c.apply(hang(c, name, lease)).await?;
+    }
+    c.delete("gone").await?;
+    c.apply(hang(c, "moved", other)).await?;
+    let all = c.store().leases().await?;
+    ensure!(all.is_sorted(), "the leases are out of order: {all:?}");
+    for (id, seconds, keys) in [
+        (lease, LONG, vec![c.key("a"), c.key("b")]),
+        (other, LONG + 60, vec![c.key("moved")]),
+    ] {
+        ensure!(all.contains(&id), "{id} is not among the leases {all:?}");
+        let info = c.store().lease(id, true).await?;
+        same!(info.granted_seconds, seconds, "the time to live granted");
+        ensure!(
+            info.remaining_seconds <= seconds && info.remaining_seconds + 300 > seconds,
+            "{} seconds remain of {seconds}",
+            info.remaining_seconds
+        );
+        same!(info.keys, keys, "the keys that hang on a lease");
+        let info = c.store().lease(id, false).await?;
+        same!(
+            info.keys,
+            Vec::<bytes::Bytes>::new(),
+            "keys that nobody asked for"
+        );
+    }
+    c.store().revoke_lease(lease).await?;
+    let gone = c.store().lease(lease, false).await;
+    wanted!(gone, Err(StoreError::LeaseNotFound(_)) => (), "what is known of no lease");
+    let left = c.store().leases().await?;
+    ensure!(
+        !left.contains(&lease) && left.contains(&other),
+        "{lease} was revoked, {other} was not, and the leases are {left:?}"
+    );
+    c.store().revoke_lease(other).await?;
     Ok(())
 }
 

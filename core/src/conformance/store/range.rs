@@ -8,6 +8,7 @@ use crate::store::{KeyRange, RangeRequest, StoreError, Txn};
 
 checks!(
     order_and_bounds,
+    to_the_end,
     keys_of_any_bytes,
     pages,
     counts,
@@ -52,6 +53,43 @@ async fn order_and_bounds(c: &Context) -> Checked {
             format!("the keys of {keys:?}")
         );
     }
+    Ok(())
+}
+
+async fn to_the_end(c: &Context) -> Checked {
+    for name in ["a", "b", "b/1", "c"] {
+        c.put(name, "x").await?;
+    }
+    // Others may have left keys behind this check's.
+    let end = c
+        .read(RangeRequest::new(KeyRange::From(c.key("c/"))))
+        .await?;
+    let behind: Vec<_> = end.items.iter().map(|kv| c.name(&kv.key)).collect();
+    ensure!(
+        !c.subject.fresh || behind.is_empty(),
+        "behind all keys stands {behind:?}"
+    );
+    let from = |name: &str| RangeRequest::new(KeyRange::From(c.key(name)));
+    let cases = [
+        (from(""), "a b b/1 c"),
+        (from("a"), "a b b/1 c"),
+        (from("a0"), "b b/1 c"),
+        (from("b/1"), "b/1 c"),
+        (from("b").page(0, Some(c.key("b"))), "b/1 c"),
+        (from("b").page(0, Some(c.key("a"))), "b b/1 c"),
+    ];
+    for (request, wanted) in cases {
+        let found = names(c, request.clone()).await?;
+        let mut wanted: Vec<_> = wanted.split(' ').map(str::to_owned).collect();
+        wanted.extend(behind.iter().cloned());
+        same!(found, wanted.join(" "), format!("the keys of {request:?}"));
+    }
+    let first = c.read(from("").page(2, None)).await?;
+    same!(
+        (first.items.len(), first.remaining),
+        (2, 2 + behind.len() as u64),
+        "a page of a range without an end"
+    );
     Ok(())
 }
 

@@ -10,6 +10,7 @@ checks!(
     all_or_nothing,
     create_update_delete,
     deleted_ranges,
+    deleted_to_the_end,
     writes_beside_deletions,
     no_key_twice,
     many_writes,
@@ -172,6 +173,28 @@ async fn create_update_delete(c: &Context) -> Checked {
     let gone = c.store().commit(Txn::delete(key.clone(), second)).await?;
     ensure!(matches!(gone, Commit::Refused { .. }), "deleted twice");
     c.apply(Txn::create(key, "again")).await?;
+    Ok(())
+}
+
+async fn deleted_to_the_end(c: &Context) -> Checked {
+    // The keys behind this check's may be somebody's where the store is shared.
+    if !c.subject.fresh {
+        return Ok(());
+    }
+    for name in ["a", "b", "b/1", "c"] {
+        c.put(name, "x").await?;
+    }
+    let txn = Txn {
+        compare: Vec::new(),
+        ops: vec![Op::Delete(KeyRange::From(c.key("b")))],
+    };
+    let commit = c.store().commit(txn).await?;
+    ensure!(
+        matches!(commit, Commit::Applied { deleted: 3, .. }),
+        "wanted three keys deleted, got {commit:?}"
+    );
+    let left = c.short(&c.read(RangeRequest::new(c.all())).await?.items);
+    same!(left, [("a".to_owned(), "x".to_owned())], "what is left");
     Ok(())
 }
 

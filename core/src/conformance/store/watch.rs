@@ -97,6 +97,8 @@ async fn only_the_keys_asked_for(c: &Context) -> Checked {
         KeyRange::Prefix(c.key("a")),
         KeyRange::Span(c.key("a/2"), c.key("b")),
         KeyRange::Prefix(c.key("none")),
+        KeyRange::From(c.key("a/2")),
+        KeyRange::Span(c.key("b"), c.key("a")),
         c.all(),
     ];
     let mut watches = Vec::new();
