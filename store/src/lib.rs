@@ -5,7 +5,7 @@ mod durable;
 mod encryption;
 #[cfg(feature = "etcd")]
 mod etcd;
-mod layers;
+pub mod layers;
 mod memory;
 #[cfg(test)]
 mod model;
