@@ -2,7 +2,7 @@
 
 mod durable;
 #[cfg(feature = "encryption")]
-mod encryption;
+pub mod encryption;
 #[cfg(feature = "etcd")]
 mod etcd;
 pub mod layers;
