@@ -2,5 +2,11 @@
 //!
 //! `etcd` and `etcdctl` are taken from the path. Where they are missing, the tests say that they were skipped.
 
+mod compaction;
+mod failover;
+mod limits;
+mod security;
 mod suite;
 mod support;
+mod transactions;
+mod watches;

@@ -86,10 +86,46 @@ fn compare(compare: Compare) -> WireCompare {
     }
 }
 
-/// The first lease that a transaction names, which is what etcd cannot find when it says so.
-fn lease_error(leases: impl IntoIterator<Item = LeaseId>) -> StoreError {
-    let lease = leases.into_iter().next().unwrap_or(LeaseId(0));
-    StoreError::LeaseNotFound(lease)
+/// The error for a lease that is not there. etcd does not say which of those that a transaction names it is.
+async fn lease_error(feed: &Feed, leases: &[LeaseId]) -> StoreError {
+    if let [first, .., _] = leases {
+        for &lease in leases {
+            if let Err(error @ StoreError::LeaseNotFound(_)) =
+                super::lease::lease(feed, lease, false).await
+            {
+                return error;
+            }
+        }
+        return StoreError::LeaseNotFound(*first);
+    }
+    StoreError::LeaseNotFound(leases.first().copied().unwrap_or(LeaseId(0)))
+}
+
+/// The error for a key of which something is to be kept and that is not there.
+async fn key_error(feed: &Feed, kept: &[Bytes]) -> StoreError {
+    if let [first, .., _] = kept {
+        for key in kept {
+            let read = orlop_core::store::RangeRequest {
+                count_only: true,
+                ..orlop_core::store::RangeRequest::new(KeyRange::Key(key.clone()))
+            };
+            if super::range::range(feed, &read)
+                .await
+                .is_ok_and(|found| found.remaining == 0)
+            {
+                return StoreError::KeyNotFound(key.clone());
+            }
+        }
+        return StoreError::KeyNotFound(first.clone());
+    }
+    StoreError::KeyNotFound(kept.first().cloned().unwrap_or_default())
+}
+
+async fn refused(feed: &Feed, refusal: Refusal, leases: &[LeaseId]) -> StoreError {
+    match refusal {
+        Refusal::LeaseNotFound => lease_error(feed, leases).await,
+        other => other.into_error(),
+    }
 }
 
 /// Checks conditions and writes.
@@ -103,19 +139,16 @@ pub(super) async fn commit(feed: &Feed, txn: Txn) -> Result<Commit, StoreError> 
             Op::Delete(_) => None,
         })
         .collect();
-    let refused = |refusal| match refusal {
-        Refusal::LeaseNotFound => lease_error(leases),
-        other => other.into_error(),
-    };
     let cluster = feed.cluster();
     if txn.compare.is_empty()
         && let [Op::Put { key, value, lease }] = txn.ops.as_slice()
     {
         let request = put_request(key.clone(), value.clone(), *lease);
-        let answer: PutResponse = cluster
-            .call(PUT, Kind::Write, request)
-            .await
-            .map_err(refused)?;
+        let answer: Result<PutResponse, Refusal> = cluster.call(PUT, Kind::Write, request).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => return Err(refused(feed, refusal, &leases).await),
+        };
         return Ok(Commit::Applied {
             revision: header_revision(answer.header.as_ref()),
             deleted: 0,
@@ -158,7 +191,11 @@ pub(super) async fn commit(feed: &Feed, txn: Txn) -> Result<Commit, StoreError> 
         success,
         failure,
     };
-    let answer: TxnResponse = cluster.call(TXN, kind, request).await.map_err(refused)?;
+    let answer: Result<TxnResponse, Refusal> = cluster.call(TXN, kind, request).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(refusal) => return Err(refused(feed, refusal, &leases).await),
+    };
     let revision = header_revision(answer.header.as_ref());
     if answer.succeeded {
         let deleted = answer
@@ -219,6 +256,7 @@ pub(super) async fn transact(
     feed: &Feed,
     transaction: Transaction,
 ) -> Result<TransactionResult, StoreError> {
+    transaction.validate()?;
     let mut contents = Contents::default();
     contents.look(&transaction);
     let kind = if contents.writes {
@@ -235,11 +273,8 @@ pub(super) async fn transact(
     let answer: Result<TxnResponse, Refusal> = feed.cluster().call(TXN, kind, request).await;
     let mut answer = match answer {
         Ok(answer) => answer,
-        Err(Refusal::LeaseNotFound) => return Err(lease_error(contents.leases)),
-        Err(Refusal::KeyNotFound) => {
-            let key = contents.kept.into_iter().next().unwrap_or_default();
-            return Err(StoreError::KeyNotFound(key));
-        }
+        Err(Refusal::LeaseNotFound) => return Err(lease_error(feed, &contents.leases).await),
+        Err(Refusal::KeyNotFound) => return Err(key_error(feed, &contents.kept).await),
         Err(Refusal::Compacted) => {
             let asked = oldest_read(&transaction).unwrap_or_default();
             return Err(super::range::compacted(feed, asked).await);

@@ -1,16 +1,24 @@
 //! Clusters of real etcd for tests.
 
+mod relay;
+
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use futures::StreamExt;
 use orlop_core::env::Env;
 use orlop_core::revision::Revision;
-use orlop_core::store::{Commit, KeyRange, RangeRequest, Store, StoreError, Txn};
+use orlop_core::store::{
+    Change, Commit, KeyRange, RangeRequest, Store, StoreError, Txn, WatchItem, WatchRequest,
+    WatchStream,
+};
 use orlop_store::{EtcdOptions, EtcdStore};
 use tempfile::TempDir;
+
+pub(crate) use self::relay::Relay;
 
 /// How a cluster is set up.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +43,8 @@ impl Settings {
 pub(crate) struct Cluster {
     members: Vec<Member>,
     https: bool,
-    dir: TempDir,
+    /// Where the data is; deleted with this.
+    _dir: TempDir,
 }
 
 #[derive(Debug)]
@@ -143,12 +152,8 @@ impl Cluster {
         Some(Self {
             members,
             https: settings.https,
-            dir,
+            _dir: dir,
         })
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -297,4 +302,71 @@ pub(crate) async fn get(store: &dyn Store, key: &str) -> Result<Option<String>, 
         .items
         .first()
         .map(|kv| String::from_utf8_lossy(&kv.value).into_owned()))
+}
+
+impl Cluster {
+    /// A relay in front of a member.
+    pub(crate) async fn relay(&self, member: usize) -> Relay {
+        Relay::to(format!("127.0.0.1:{}", self.members[member].client)).await
+    }
+}
+
+/// A watch that is read with patience, and that must not skip or repeat anything.
+pub(crate) struct Watch {
+    stream: WatchStream,
+    env: Env,
+    /// The newest revision that was delivered.
+    pub(crate) at: Revision,
+}
+
+impl Watch {
+    pub(crate) async fn open(store: &dyn Store, keys: KeyRange, from: Revision) -> Self {
+        let request = WatchRequest {
+            keys,
+            from,
+            progress: true,
+        };
+        Self {
+            stream: store.watch(request).await.expect("a watch"),
+            env: Env::tokio(),
+            at: Revision::ZERO,
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<WatchItem, StoreError> {
+        let next = self
+            .env
+            .timeout(Duration::from_secs(15), self.stream.next());
+        match next.await {
+            Ok(Some(item)) => item,
+            Ok(None) => panic!("the watch ended without an error"),
+            Err(_) => panic!("the watch did not deliver after {}", self.at),
+        }
+    }
+
+    /// What happens up to a revision: keys with their values; none for a deletion.
+    pub(crate) async fn until(&mut self, revision: Revision) -> Vec<(String, Option<String>)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut seen = Vec::new();
+        while self.at < revision {
+            match self.next().await.expect("an item") {
+                WatchItem::Progress(at) => {
+                    assert!(at > self.at, "progress to {at} after {}", self.at);
+                    self.at = at;
+                }
+                WatchItem::Changes(changes) => {
+                    for commit in changes.chunk_by(|a, b| a.revision() == b.revision()) {
+                        let at = commit[0].revision();
+                        assert!(at > self.at, "a change at {at} after {}", self.at);
+                        self.at = at;
+                        seen.extend(commit.iter().map(|change| match change {
+                            Change::Put { kv, .. } => (text(&kv.key), Some(text(&kv.value))),
+                            Change::Delete { key, .. } => (text(key), None),
+                        }));
+                    }
+                }
+            }
+        }
+        seen
+    }
 }
