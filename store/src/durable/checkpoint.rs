@@ -227,6 +227,7 @@ pub(super) fn read(
         .filter(|mark| mark.sequence == sequence)
         .ok_or_else(|| damaged(at))?;
     let mut index = Index::at(mark.revision, history);
+    index.load();
     for &(lease, ttl) in &mark.leases {
         index
             .leases_mut()

@@ -141,6 +141,7 @@ impl DurableStore {
                 Some((mark, index, bytes)) => (index, mark.sequence, Some(mark.salt), bytes),
                 None => (Index::new(options.history_bytes), 1, None, 0),
             };
+        index.load();
         index.leases_mut().grant_all(env.now());
         let mut grown = 0;
         let log = Log::open(
@@ -154,6 +155,7 @@ impl DurableStore {
                 replay(&mut index, payload, &env)
             },
         )?;
+        index.loaded();
         index.leases_mut().grant_all(env.now());
         tracing::info!(
             revision = index.visible(),

@@ -107,7 +107,7 @@ impl Index {
     }
 
     fn take_back(&mut self, change: &Change) {
-        let Some(&slot) = self.by_key.get(change.key()) else {
+        let Some(slot) = self.by_key.get(&self.entries, change.key()) else {
             return;
         };
         let entry = self.entries.get_mut(slot);
@@ -193,7 +193,7 @@ impl Index {
     }
 
     pub(super) fn delete(&mut self, revision: u64, key: &Bytes) -> Option<Change> {
-        let slot = *self.by_key.get(key)?;
+        let slot = self.by_key.get(&self.entries, key)?;
         let entry = self.entries.get_mut(slot);
         let prev = entry.kv(&entry.latest)?;
         let old = std::mem::replace(
@@ -216,7 +216,7 @@ impl Index {
 
     /// The place of a key, made when there is none.
     pub(super) fn slot(&mut self, key: &Bytes) -> u32 {
-        if let Some(&slot) = self.by_key.get(key) {
+        if let Some(slot) = self.by_key.get(&self.entries, key) {
             return slot;
         }
         // A key may be a slice of a request, which it must not keep alive.
@@ -229,14 +229,16 @@ impl Index {
             },
             older: VecDeque::new(),
         });
-        self.by_key.insert(key.clone(), slot);
-        self.ordered.insert(key, slot);
+        self.by_key.insert(&key, slot);
+        if !self.loading {
+            self.ordered.insert(key, slot);
+        }
         slot
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
         let entry = self.entries.remove(slot);
-        self.by_key.remove(&entry.key);
+        self.by_key.remove(&entry.key, slot);
         self.ordered.remove(&entry.key);
     }
 }

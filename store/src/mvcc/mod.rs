@@ -8,13 +8,14 @@
 mod commit;
 mod entry;
 mod history;
+mod keys;
 mod lease;
 mod read;
 mod slab;
 mod transaction;
 mod trim;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use orlop_core::store::{Change, KeyValue};
 pub(crate) use self::commit::{Applied, tighten, validate};
 use self::entry::{Entry, Live, Version};
 use self::history::History;
+use self::keys::Keys;
 pub(crate) use self::lease::Leases;
 use self::slab::Slab;
 pub(crate) use self::transaction::{Transacted, tighten_steps};
@@ -34,8 +36,10 @@ pub(crate) const FIRST: u64 = 1;
 #[derive(Debug)]
 pub(crate) struct Index {
     entries: Slab<Entry>,
-    by_key: HashMap<Bytes, u32>,
+    by_key: Keys,
     ordered: BTreeMap<Bytes, u32>,
+    /// Whether [`ordered`](Self::ordered) is left empty until [`loaded`](Self::loaded).
+    loading: bool,
     history: History,
     leases: Leases,
     newest: u64,
@@ -55,8 +59,9 @@ impl Index {
     pub(crate) fn at(revision: u64, budget: usize) -> Self {
         Self {
             entries: Slab::default(),
-            by_key: HashMap::new(),
+            by_key: Keys::default(),
             ordered: BTreeMap::new(),
+            loading: false,
             history: History::new(revision + 1, budget),
             leases: Leases::default(),
             newest: revision,
@@ -103,6 +108,21 @@ impl Index {
         if let Some(at) = self.pins.iter().position(|&pin| pin == revision) {
             self.pins.swap_remove(at);
         }
+    }
+
+    /// Begins to fill the index with much, key by key: nothing can be read in order until it is [`loaded`](Self::loaded).
+    pub(crate) fn load(&mut self) {
+        self.loading = true;
+    }
+
+    /// Puts the keys in order. To sort them once is several times faster than to insert each at its place, and it takes less room.
+    pub(crate) fn loaded(&mut self) {
+        self.loading = false;
+        self.ordered = self
+            .entries
+            .iter()
+            .map(|(slot, entry)| (entry.key.clone(), slot))
+            .collect();
     }
 
     /// Puts a key back as a checkpoint has it. For filling an index before it is used.

@@ -44,7 +44,7 @@ impl Index {
 
     /// One key at a readable revision.
     pub(crate) fn get(&self, key: &[u8], revision: u64) -> Option<KeyValue> {
-        let entry = self.entries.get(*self.by_key.get(key)?);
+        let entry = self.entries.get(self.by_key.get(&self.entries, key)?);
         entry.kv(entry.version_at(revision)?)
     }
 
@@ -91,7 +91,7 @@ impl Index {
         // The latest version, not the one at the newest revision: the transaction itself may have deleted the key already.
         let live = |slot: u32| self.entries.get(slot).latest.live.is_some();
         if let KeyRange::Key(key) = keys {
-            let there = self.by_key.get(key).is_some_and(|&slot| live(slot));
+            let there = self.by_key.get(&self.entries, key).is_some_and(live);
             return there.then(|| key.clone()).into_iter().collect();
         }
         let Some(bounds) = bounds_after(keys, None) else {

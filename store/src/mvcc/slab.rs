@@ -37,6 +37,16 @@ impl<T> Slab<T> {
             .expect("the index names only slots in use")
     }
 
+    /// What there is, in order of the numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let blocks = self.blocks.iter().enumerate();
+        blocks.flat_map(|(at, block)| {
+            let first = at * BLOCK;
+            let values = block.iter().enumerate();
+            values.filter_map(move |(at, value)| Some(((first + at) as u32, value.as_ref()?)))
+        })
+    }
+
     pub(super) fn insert(&mut self, value: T) -> u32 {
         if let Some(slot) = self.free.pop() {
             self.blocks[slot as usize / BLOCK][slot as usize % BLOCK] = Some(value);

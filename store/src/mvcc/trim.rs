@@ -50,7 +50,7 @@ impl Index {
             };
             let floor = self.oldest.min(pin);
             for change in changes.iter() {
-                let Some(&slot) = self.by_key.get(change.key()) else {
+                let Some(slot) = self.by_key.get(&self.entries, change.key()) else {
                     continue;
                 };
                 if self.entries.get_mut(slot).forget(floor) {
