@@ -235,3 +235,70 @@ async fn a_watch_outlives_its_connections() {
         }
     }
 }
+
+/// A cluster that was put back to a backup tells another past. What was read of it before cannot be built on.
+#[tokio::test]
+async fn a_cluster_goes_back() {
+    let Some(mut cluster) = Cluster::start("a_cluster_goes_back", 1) else {
+        return;
+    };
+    let store = cluster.connect().await;
+    let first = put_until_done(&store, "/a", "0").await;
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = dir.path().join("snapshot");
+    cluster
+        .etcdctl(0, &["snapshot", "save", &snapshot.display().to_string()])
+        .unwrap();
+    let mut watch = Watch::open(&store, KeyRange::prefix("/"), first).await;
+    let last = put_until_done(&store, "/a", "1").await;
+    watch.until(last).await;
+    cluster.kill(0);
+    cluster.restore(0, &snapshot);
+    cluster.restart(0);
+    let ended = watch.next().await;
+    assert!(
+        matches!(ended, Err(StoreError::Unavailable(_))),
+        "{ended:?}"
+    );
+    let refused = store.healthy().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("went back")),
+        "{refused:?}"
+    );
+    // Who connects anew is served.
+    let again = cluster.connect().await;
+    assert_eq!(get(&again, "/a").await.unwrap().as_deref(), Some("0"));
+    again.close().await;
+    store.close().await;
+}
+
+/// Two endpoints of two clusters: whichever answers second is not listened to.
+#[tokio::test]
+async fn members_of_two_clusters() {
+    let (Some(mut one), Some(other)) = (
+        Cluster::start("members_of_two_clusters", 1),
+        Cluster::start("members_of_two_clusters", 1),
+    ) else {
+        return;
+    };
+    let endpoints = [one.endpoint(0), other.endpoint(0)];
+    let store = one
+        .connect_with(orlop_store::EtcdOptions::new(endpoints))
+        .await;
+    put_until_done(&store, "/a", "0").await;
+    one.kill(0);
+    let refused = get(&store, "/a").await;
+    assert!(
+        matches!(refused, Err(StoreError::Corrupt(_))),
+        "{refused:?}"
+    );
+    store.close().await;
+    // A closed store refuses at once.
+    let began = Env::tokio();
+    let refused = get(&store, "/a").await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert!(began.now().since_start() < Duration::from_secs(1));
+}

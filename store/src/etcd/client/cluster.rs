@@ -3,15 +3,15 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http::uri::PathAndQuery;
-use orlop_core::env::{CancelToken, Env};
+use orlop_core::env::{CancelToken, Env, TaskGroup};
 use orlop_core::store::StoreError;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -95,6 +95,11 @@ struct Token {
 
 pub(super) struct Cluster {
     env: Env,
+    closed: CancelToken,
+    /// Why nothing can be had from it any more.
+    fault: OnceLock<String>,
+    /// Its number, which every answer carries; zero until the first.
+    id: AtomicU64,
     members: Vec<Member>,
     /// The member in use.
     current: AtomicUsize,
@@ -124,17 +129,11 @@ impl fmt::Debug for Cluster {
 
 /// Gives the tasks of connections an owner: they end when the store is closed.
 #[derive(Clone)]
-struct Connections {
-    env: Env,
-    token: CancelToken,
-}
+struct Connections(Arc<TaskGroup>);
 
 impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Connections {
     fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let token = self.token.clone();
-        self.env.spawn("etcd-connection", async move {
-            token.run(task).await;
-        });
+        self.0.spawn_until_cancelled("etcd-connection", task);
     }
 }
 
@@ -189,21 +188,14 @@ fn channel(
 }
 
 impl Cluster {
-    /// The members of the options. Nothing is connected yet. Connections end with the token.
-    pub(super) fn new(
-        options: &EtcdOptions,
-        env: Env,
-        token: CancelToken,
-    ) -> Result<Self, StoreError> {
+    /// The members of the options. Nothing is connected yet. Connections are tasks of the group, and end with it.
+    pub(super) fn new(options: &EtcdOptions, tasks: &Arc<TaskGroup>) -> Result<Self, StoreError> {
         if options.endpoints.is_empty() {
             return Err(StoreError::InvalidRequest(
                 "etcd needs at least one endpoint".to_owned(),
             ));
         }
-        let connections = Connections {
-            env: env.clone(),
-            token,
-        };
+        let connections = Connections(tasks.clone());
         let members = options
             .endpoints
             .iter()
@@ -215,7 +207,10 @@ impl Cluster {
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
         Ok(Self {
-            env,
+            env: tasks.env().clone(),
+            closed: tasks.token(),
+            fault: OnceLock::new(),
+            id: AtomicU64::new(0),
             members,
             current: AtomicUsize::new(0),
             user: options.user.clone(),
@@ -240,11 +235,50 @@ impl Cluster {
         self.known.load(Ordering::Acquire)
     }
 
-    pub(super) fn learn(&self, header: Option<&ResponseHeader>) {
-        if let Some(header) = header {
-            let revision = u64::try_from(header.revision).unwrap_or(0);
-            self.known.fetch_max(revision, Ordering::AcqRel);
+    /// Takes note of what an answer says of the cluster.
+    ///
+    /// # Errors
+    /// When it is another cluster than that of the answers before.
+    pub(super) fn learn(
+        &self,
+        member: usize,
+        header: Option<&ResponseHeader>,
+    ) -> Result<(), StoreError> {
+        let Some(header) = header else {
+            return Ok(());
+        };
+        if header.cluster_id != 0 {
+            let id =
+                self.id
+                    .compare_exchange(0, header.cluster_id, Ordering::AcqRel, Ordering::Acquire);
+            if id.is_err_and(|id| id != header.cluster_id) {
+                self.leave(member);
+                return Err(StoreError::Corrupt(format!(
+                    "{} answers for another cluster of etcd than the one connected to",
+                    self.url(member)
+                )));
+            }
         }
+        let revision = u64::try_from(header.revision).unwrap_or(0);
+        self.known.fetch_max(revision, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Lets every later request fail.
+    pub(super) fn fail(&self, why: String) {
+        tracing::error!(%why, "the store in etcd cannot go on");
+        let _ = self.fault.set(why);
+    }
+
+    /// Whether there is any use in asking.
+    fn usable(&self) -> Result<(), StoreError> {
+        if let Some(why) = self.fault.get() {
+            return Err(StoreError::Unavailable(why.clone()));
+        }
+        if self.closed.is_cancelled() {
+            return Err(StoreError::Unavailable("the store is closed".to_owned()));
+        }
+        Ok(())
     }
 
     /// The member in use.
@@ -395,6 +429,7 @@ impl Cluster {
         let mut logins = 0;
         let mut wait = FIRST_WAIT;
         loop {
+            self.usable().map_err(Refusal::Other)?;
             let member = self.current();
             let token = if logged_in {
                 self.token.lock().clone()
@@ -406,7 +441,8 @@ impl Cluster {
             let (why, done) = match self.env.timeout(share.min(left), attempt).await {
                 Ok(Ok(answer)) => {
                     let answer: R = answer;
-                    self.learn(answer.header());
+                    self.learn(member, answer.header())
+                        .map_err(Refusal::Other)?;
                     return Ok(answer);
                 }
                 Ok(Err(status)) => match verdict(&status) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::{Either, select};
 use futures::stream::BoxStream;
 use orlop_core::env::CancelToken;
 use orlop_core::revision::Revision;
@@ -30,9 +31,12 @@ use crate::watch::{Hub, Published};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// How often it is looked whether the watch keeps up, and how long it may stand still behind what is known to have happened.
+/// How often it is looked whether the watch keeps up; of a part of the keys, how often etcd is asked.
 const TICK: Duration = Duration::from_secs(1);
-const STALLED_TICKS: u32 = 3;
+const ASKING_TICK: Duration = Duration::from_millis(200);
+
+/// How long the watch may stand still behind what is known to have happened.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The wait before the watch is opened again; doubled with every failure until the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -163,7 +167,6 @@ pub(super) fn end(status: &Status, login: u64) -> End {
 }
 
 /// What is told to watchers, and the task that hears it from etcd.
-#[derive(Debug)]
 pub(super) struct Feed {
     cluster: Shared,
     pub(super) history: Arc<RwLock<History>>,
@@ -295,6 +298,21 @@ impl Feed {
                 None => {
                     // From the newest that is known, not from the one after: if that is compacted, the next may be so in part.
                     let from = self.history.read().newest();
+                    match self.revision(self.cluster.timeout()).await {
+                        Ok(now) if now.0 < from => {
+                            self.cluster.fail(format!(
+                                "etcd went back from revision {from} to {now}, as after a restore from a backup; what was read from it no longer holds"
+                            ));
+                            return;
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            tracing::debug!(%error, "etcd is out of reach");
+                            env.sleep(env.jitter(wait, 0.5)).await;
+                            wait = (wait * 2).min(LONGEST_WAIT);
+                            continue;
+                        }
+                    }
                     let login = self.cluster.login();
                     match open(&self.cluster, member, &self.keys, from).await {
                         Ok(stream) => {
@@ -346,55 +364,56 @@ impl Feed {
     /// Takes in what a watch tells, until it ends.
     async fn follow(&self, opened: &mut Opened) -> End {
         let env = self.cluster.env();
+        let pause = if self.whole { TICK } else { ASKING_TICK };
         let mut collator = Collator::default();
-        let mut tick = env.sleep(TICK);
-        let mut stood = (self.history.read().newest(), 0);
+        let mut tick = env.sleep(pause);
+        let mut stood = (self.history.read().newest(), env.now());
         loop {
-            let event = {
+            let heard = {
                 let next = std::pin::pin!(opened.next());
                 let wanted = std::pin::pin!(self.wanted.notified());
-                let waits = futures::future::select(&mut tick, wanted);
-                match futures::future::select(next, waits).await {
-                    futures::future::Either::Left((next, _)) => Some(next),
-                    futures::future::Either::Right((futures::future::Either::Left(((), _)), _)) => {
-                        tick = env.sleep(TICK);
-                        let newest = self.history.read().newest();
-                        if newest >= self.cluster.known() || newest > stood.0 {
-                            stood = (newest, 0);
-                        } else {
-                            stood.1 += 1;
-                        }
+                let waits = select(&mut tick, wanted);
+                match select(next, waits).await {
+                    Either::Left((next, _)) => Some(next),
+                    Either::Right((Either::Left(_), _)) => {
+                        tick = env.sleep(pause);
                         None
                     }
-                    futures::future::Either::Right((futures::future::Either::Right(_), _)) => None,
+                    Either::Right((Either::Right(_), _)) => None,
                 }
             };
-            match event {
-                Some(Ok(response)) => self.hear(&mut collator, &response),
-                Some(Err(end)) => return end,
-                None => {
-                    if stood.1 >= STALLED_TICKS {
-                        return End::Broken(format!(
-                            "nothing after revision {} though {} is known",
-                            stood.0,
-                            self.cluster.known()
-                        ));
+            match heard {
+                Some(Ok(response)) => {
+                    let header = response.header.as_ref();
+                    if let Err(error) = self.cluster.learn(opened.member, header) {
+                        return End::Refused(error);
                     }
-                    if !self.whole && self.history.read().newest() < self.cluster.known() {
-                        // One question at a time is enough.
-                        let _ = opened.ask.try_send(Message {
-                            request_union: Some(WatchRequestRequestUnion::Progress(
-                                WatchProgressRequest {},
-                            )),
-                        });
-                    }
+                    self.hear(&mut collator, &response);
+                    continue;
                 }
+                Some(Err(end)) => return end,
+                None => {}
+            }
+            let (newest, known) = (self.history.read().newest(), self.cluster.known());
+            if newest >= known || newest > stood.0 {
+                stood = (newest, env.now());
+            } else if env.now().since(stood.1) >= PATIENCE {
+                return End::Broken(format!(
+                    "nothing after revision {newest}, though {known} is"
+                ));
+            }
+            if !self.whole && newest < known {
+                // One question at a time is enough.
+                let _ = opened.ask.try_send(Message {
+                    request_union: Some(WatchRequestRequestUnion::Progress(
+                        WatchProgressRequest {},
+                    )),
+                });
             }
         }
     }
 
     fn hear(&self, collator: &mut Collator, response: &WatchResponse) {
-        self.cluster.learn(response.header.as_ref());
         let commits = collator.take(response);
         let mut history = self.history.write();
         for commit in commits {

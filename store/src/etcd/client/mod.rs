@@ -66,7 +66,7 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 /// ```
 pub struct EtcdStore {
     feed: Arc<Feed>,
-    tasks: TaskGroup,
+    tasks: Owned,
 }
 
 impl fmt::Debug for EtcdStore {
@@ -78,6 +78,16 @@ impl fmt::Debug for EtcdStore {
     }
 }
 
+/// The tasks of a store, which end with it. Connections hold the group as well, and are held by its tasks, so that the group by itself
+/// would never be dropped.
+struct Owned(Arc<TaskGroup>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.token().cancel();
+    }
+}
+
 impl EtcdStore {
     /// Connects to a cluster: logs in if there is a user, reads the revision, and begins to watch.
     ///
@@ -85,8 +95,9 @@ impl EtcdStore {
     /// [`StoreError::InvalidRequest`] for endpoints, certificates or a login that are no good, and for an etcd too old for a
     /// [prefix](EtcdOptions::prefix); [`StoreError::Unavailable`] when no member answers in time.
     pub async fn connect(options: EtcdOptions, env: Env) -> Result<Self, StoreError> {
-        let tasks = TaskGroup::new(env.clone());
-        let cluster = Arc::new(Cluster::new(&options, env, tasks.token())?);
+        let owned = Owned(Arc::new(TaskGroup::new(env)));
+        let tasks = &owned.0;
+        let cluster = Arc::new(Cluster::new(&options, tasks)?);
         cluster
             .log_in(0, options.request_timeout)
             .await
@@ -121,13 +132,13 @@ impl EtcdStore {
                 compaction::run(&own, interval).await;
             });
         }
-        Ok(Self { feed, tasks })
+        Ok(Self { feed, tasks: owned })
     }
 
     /// Ends all watches and connections. Later calls fail.
     pub async fn close(&self) {
         self.feed.hub.close();
-        self.tasks.shutdown().await;
+        self.tasks.0.shutdown().await;
     }
 }
 

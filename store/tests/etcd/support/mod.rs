@@ -4,7 +4,7 @@ mod relay;
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -203,6 +203,33 @@ impl Cluster {
     /// Starts a member that was killed, with the data that it had.
     pub(crate) fn restart(&mut self, member: usize) {
         self.members[member].start();
+    }
+
+    /// Puts the data of a member, which must not run, back to what a snapshot has.
+    pub(crate) fn restore(&self, member: usize, snapshot: &Path) {
+        let member = &self.members[member];
+        let of = |name: &str| {
+            let arg = member.args.iter().find(|arg| arg.starts_with(name));
+            arg.expect("an argument of etcd").clone()
+        };
+        let data = of("--data-dir=").replace("--data-dir=", "");
+        std::fs::remove_dir_all(&data).expect("its data");
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            .args(
+                [
+                    "--name=",
+                    "--data-dir=",
+                    "--initial-cluster=",
+                    "--initial-advertise-peer-urls=",
+                ]
+                .map(of),
+            )
+            .output()
+            .expect("etcdctl runs");
+        assert!(output.status.success(), "{output:?}");
     }
 
     fn signal(&self, member: usize, signal: &str) {
