@@ -2,6 +2,8 @@
 
 mod directory;
 mod down;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod failure;
 mod host;
 mod kubelet;
@@ -34,6 +36,9 @@ enum Command {
     Down(down::Options),
     /// Run the pods that are bound to this node
     Kubelet(Box<kubelet::Options>),
+    /// Serve a store to clients of etcd
+    #[cfg(feature = "etcd")]
+    Etcd(Box<etcd::Options>),
     /// Lead the addresses of Services to their pods, on this node
     Proxy(proxy::Options),
 }
@@ -41,7 +46,12 @@ enum Command {
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let level = match &arguments.command {
+        #[cfg(feature = "etcd")]
+        Command::Etcd(options) => options.level(),
+        _ => "warn",
+    };
+    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -51,6 +61,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Up(options) => run(up::run(*options)),
         Command::Down(options) => run(down::run(options)),
         Command::Kubelet(options) => run(kubelet::run(*options)),
+        #[cfg(feature = "etcd")]
+        Command::Etcd(options) => run(etcd::run(*options)),
         Command::Proxy(options) => run(proxy::run(options)),
     };
     match outcome {

@@ -18,6 +18,8 @@ mod watch;
 pub use durable::{DurableOptions, DurableStore};
 #[cfg(feature = "etcd")]
 pub use etcd::client::{EtcdOptions, EtcdStore, EtcdTls};
+#[cfg(feature = "etcd")]
+pub use etcd::server::{AutoCompaction, EtcdBody, EtcdServer, EtcdServerOptions};
 pub use memory::MemoryStore;
 pub use snapshot::SnapshotInfo;
 pub use upkeep::{StoreSize, Upkeep};

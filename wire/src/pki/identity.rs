@@ -150,6 +150,19 @@ impl ClientVerifier {
     /// # Errors
     /// [`Error::Pem`] and [`Error::Certificate`] for authorities that cannot be used.
     pub fn from_pem(authorities: &str) -> Result<Self, Error> {
+        // Tokens are another way in: a connection without a certificate is welcome.
+        Self::build(authorities, true)
+    }
+
+    /// The same, for a listener that refuses connections without a certificate.
+    ///
+    /// # Errors
+    /// As [`from_pem`](Self::from_pem).
+    pub fn required_from_pem(authorities: &str) -> Result<Self, Error> {
+        Self::build(authorities, false)
+    }
+
+    fn build(authorities: &str, without: bool) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates_from_pem("client CA", authorities.as_bytes())? {
             roots
@@ -157,9 +170,11 @@ impl ClientVerifier {
                 .map_err(|error| Error::Certificate(error.to_string()))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            // Tokens are another way in: a connection without a certificate is welcome.
-            .allow_unauthenticated()
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        if without {
+            builder = builder.allow_unauthenticated();
+        }
+        let inner = builder
             .build()
             .map_err(|error| Error::Certificate(error.to_string()))?;
         Ok(Self { inner })

@@ -1,0 +1,1 @@
+//! The server, called by a client in the same process.
