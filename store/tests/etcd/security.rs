@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use orlop_core::env::Env;
+use orlop_core::env::{Env, TaskGroup};
 use orlop_core::revision::Revision;
 use orlop_core::store::{KeyRange, RangeRequest, Store, StoreError};
 use orlop_store::{EtcdOptions, EtcdStore, EtcdTls};
 use orlop_wire::pki::{CertificateAuthority, KeyAndCertificate, SubjectName};
 
-use crate::support::{Cluster, Settings, Watch, get, put};
+use crate::support::{Cluster, Settings, Watch, get, put, relay_unix};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -203,4 +203,21 @@ async fn users() {
         assert!(matches!(error, StoreError::InvalidRequest(_)), "{error}");
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_unix_socket() {
+    let Some(cluster) = Cluster::start("a_unix_socket", 1) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("etcd.sock");
+    let tasks = TaskGroup::new(Env::tokio());
+    relay_unix(&socket, cluster.address(0), &tasks);
+    let url = format!("unix://{}", socket.display());
+    let store = cluster.connect_with(EtcdOptions::new([url])).await;
+    put(&store, "/a", "1").await.unwrap();
+    assert_eq!(get(&store, "/a").await.unwrap().as_deref(), Some("1"));
+    store.close().await;
+    tasks.shutdown().await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use orlop_core::env::Env;
 use orlop_core::revision::Revision;
 use orlop_core::store::{KeyRange, Store, StoreError, WatchItem, WatchRequest};
@@ -143,18 +144,28 @@ async fn what_was_missed_is_gone() {
         from: first,
         progress: false,
     };
-    let mut old = store.watch(request).await;
-    if let Ok(stream) = &mut old {
-        let next = futures::StreamExt::next(stream);
-        let next = env.timeout(Duration::from_secs(10), next).await.unwrap();
-        let error = next.unwrap().unwrap_err();
-        assert!(
-            matches!(error, StoreError::Compacted { oldest, .. } if oldest == last),
-            "{error}"
-        );
-    } else {
-        panic!("this process does not know of the compaction");
-    }
+    // It was learnt how far etcd was compacted.
+    let old = store.watch(request).await.map(|_| ());
+    assert!(
+        matches!(old, Err(StoreError::Compacted { oldest, .. }) if oldest == last),
+        "{old:?}"
+    );
+    // A store that knows nothing of it is told by etcd.
+    let fresh = cluster.connect().await;
+    let request = WatchRequest {
+        keys: KeyRange::prefix("/"),
+        from: first,
+        progress: false,
+    };
+    let mut old = fresh.watch(request).await.unwrap();
+    let next = env.timeout(Duration::from_secs(10), old.next()).await;
+    let error = next.unwrap().unwrap().unwrap_err();
+    assert!(
+        matches!(error, StoreError::Compacted { oldest, .. } if oldest == last),
+        "{error}"
+    );
+    assert!(old.next().await.is_none());
+    fresh.close().await;
     // A new watch goes on.
     let mut watch = Watch::open(&store, KeyRange::prefix("/"), Revision::ZERO).await;
     let last = put_until_done(&store, "/a", "new").await;

@@ -262,13 +262,16 @@ impl Feed {
         if request.from.is_zero() {
             request.from = now.next();
         }
+        let compacted = self.history.read().compacted();
+        if request.from.0 < compacted {
+            return Err(StoreError::Compacted {
+                requested: request.from,
+                oldest: Revision(compacted),
+            });
+        }
         match self.hub.watch(&self.history, request.clone()) {
-            Err(StoreError::Compacted { .. })
-                if request.from.0 >= self.history.read().compacted() =>
-            {
-                // etcd may still have what is forgotten here.
-                Ok(super::catch_up::watch(self.clone(), request))
-            }
+            // etcd may still have what is forgotten here.
+            Err(StoreError::Compacted { .. }) => Ok(super::catch_up::watch(self.clone(), request)),
             opened => opened,
         }
     }
@@ -287,9 +290,10 @@ impl Feed {
         loop {
             let end = match opened.take() {
                 Some(mut stream) => {
-                    let heard = self.history.read().newest();
+                    let (heard, began) = (self.history.read().newest(), env.now());
                     let end = self.follow(&mut stream).await;
-                    if self.history.read().newest() > heard {
+                    let lasted = env.now().since(began) > LONGEST_WAIT;
+                    if lasted || self.history.read().newest() > heard {
                         wait = FIRST_WAIT;
                     }
                     member = stream.member;
@@ -334,16 +338,20 @@ impl Feed {
                         tracing::warn!(error = %refusal.into_error(), "etcd refused the login");
                     }
                 }
-                End::Compacted(_) => {
+                End::Compacted(oldest) => {
                     // What was missed is gone, so watchers have to be told that they missed something.
                     if let Ok(revision) = self.revision(self.cluster.timeout()).await {
                         tracing::warn!(%revision, "etcd was compacted while it was out of reach");
-                        self.history.write().begin_after(revision.0);
+                        let mut history = self.history.write();
+                        history.set_compacted(oldest);
+                        history.begin_after(revision.0);
+                        drop(history);
                         self.published();
                     }
                 }
                 End::Refused(error) => {
                     tracing::warn!(%error, "etcd refused the watch");
+                    member = self.cluster.next(member);
                 }
                 End::Broken(_) => {
                     self.cluster.leave(member);

@@ -126,7 +126,11 @@ impl EtcdStore {
         tasks.spawn("etcd-hub", async move { hub.run(&history, token).await });
         let (own, token) = (feed.clone(), tasks.token());
         tasks.spawn("etcd-watch", async move { own.run(first, token).await });
-        if let Some(interval) = options.compaction_interval {
+        // Compaction concerns all keys, which is not for one who may see but some.
+        let interval = options
+            .compaction_interval
+            .filter(|_| options.prefix.is_empty());
+        if let Some(interval) = interval {
             let own = feed.clone();
             tasks.spawn_until_cancelled("etcd-compaction", async move {
                 compaction::run(&own, interval).await;

@@ -69,6 +69,7 @@ impl EtcdOptions {
     ///
     /// Without it (the default) the store watches the whole key space, of which every revision changes something. So it always knows that it
     /// was told everything. With it etcd must be asked how far the watch has come, which etcd answers correctly from 3.4.25 and 3.5.8 on; an older one is refused.
+    /// Progress is then told within a quarter of a second, and nothing is compacted.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<Bytes>) -> Self {
         self.prefix = prefix.into();

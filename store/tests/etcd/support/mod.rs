@@ -18,7 +18,7 @@ use orlop_core::store::{
 use orlop_store::{EtcdOptions, EtcdStore};
 use tempfile::TempDir;
 
-pub(crate) use self::relay::Relay;
+pub(crate) use self::relay::{Relay, relay_unix};
 
 /// How a cluster is set up.
 #[derive(Clone, Debug, Default)]
@@ -332,9 +332,14 @@ pub(crate) async fn get(store: &dyn Store, key: &str) -> Result<Option<String>, 
 }
 
 impl Cluster {
+    /// The address of a member without its scheme.
+    pub(crate) fn address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client)
+    }
+
     /// A relay in front of a member.
     pub(crate) async fn relay(&self, member: usize) -> Relay {
-        Relay::to(format!("127.0.0.1:{}", self.members[member].client)).await
+        Relay::to(self.address(member)).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use orlop_core::env::{CancelToken, Env, TaskGroup};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 /// A relay to one address. It ends with this.
 #[derive(Debug)]
@@ -75,6 +75,23 @@ impl Relay {
     pub(crate) fn mute(&self, mute: bool) {
         self.shared.mute.store(mute, Ordering::SeqCst);
     }
+}
+
+/// A relay from a Unix socket to one address, for as long as the group lives.
+pub(crate) fn relay_unix(path: &std::path::Path, upstream: String, tasks: &TaskGroup) {
+    let listener = UnixListener::bind(path).expect("a socket");
+    let (env, token) = (tasks.env().clone(), tasks.token());
+    tasks.spawn_until_cancelled("relay", async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (upstream, token) = (upstream.clone(), token.clone());
+            env.spawn("relay", async move {
+                if let Ok(mut server) = TcpStream::connect(upstream).await {
+                    let both = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    token.run(both).await;
+                }
+            });
+        }
+    });
 }
 
 impl Drop for Relay {
