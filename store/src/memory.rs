@@ -89,7 +89,7 @@ fn apply(shared: &Shared, index: &mut Index, txn: Txn) -> Result<Commit, StoreEr
         Applied::Unchanged(commit) => Ok(commit),
         Applied::Changed(_, commit) => {
             index.publish(index.newest());
-            index.trim(shared.hub.seen());
+            index.trim(shared.hub.seen(), &mut Vec::new());
             Ok(commit)
         }
     }
@@ -190,7 +190,7 @@ impl Store for MemoryStore {
                 Transacted::Changed(_, result) => {
                     let newest = index.newest();
                     index.publish(newest);
-                    index.trim(self.shared.hub.seen());
+                    index.trim(self.shared.hub.seen(), &mut Vec::new());
                     result
                 }
             }

@@ -10,7 +10,7 @@ use orlop_core::store::{
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-use crate::mvcc::Index;
+use crate::mvcc::{Index, TRIM_STEP};
 use crate::watch::Hub;
 
 /// How many keys a read looks at under one hold of the lock, so that a long read never makes a writer wait for long.
@@ -165,9 +165,15 @@ impl Shared {
         self.hub.watch(&self.index, request)
     }
 
+    /// Drops a little of what was compacted or has no room any more. True when there is more.
+    pub(crate) fn trim_step(&self) -> bool {
+        let mut forgotten = Vec::with_capacity(TRIM_STEP);
+        self.index.write().trim(self.hub.seen(), &mut forgotten)
+    }
+
     /// Drops what was compacted.
     pub(crate) fn trim(&self) {
-        while self.index.write().trim(self.hub.seen()) {}
+        while self.trim_step() {}
     }
 
     /// Checks a grant, and chooses an id where none is given. The id is free, but not taken yet.

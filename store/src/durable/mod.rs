@@ -4,6 +4,7 @@
 //! batch as one frame, syncs it once, and only then makes its commits visible and answers their clients: so nobody ever sees, or acts
 //! on, what is not on disk, and however many clients there are, they share a sync.
 
+mod answer;
 mod backup;
 mod checkpoint;
 mod disk;
@@ -32,9 +33,10 @@ use orlop_core::store::{
 };
 use parking_lot::Mutex;
 
+use self::answer::Done;
 use self::disk::{Directory, Disk};
 use self::log::{Log, refused};
-use self::queue::{Done, LeaseEvent, Queue};
+use self::queue::{LeaseEvent, Queue};
 use self::record::{Decoder, Record, encode_commit, encode_compact, encode_grant, encode_revoke};
 use self::writer::{Checkpoints, Pipe, Writer};
 use crate::memory::HISTORY_BYTES;
@@ -268,7 +270,7 @@ fn replay(index: &mut Index, payload: &[u8], env: &Env) -> Result<(), String> {
                     }
                     Err(error) => return Err(format!("revision {revision} does not fit: {error}")),
                 }
-                index.trim(u64::MAX);
+                index.trim(u64::MAX, &mut Vec::new());
             }
             Record::Grant { lease, ttl } => {
                 index
@@ -281,7 +283,7 @@ fn replay(index: &mut Index, payload: &[u8], env: &Env) -> Result<(), String> {
             // A checkpoint may have gone further.
             Record::Compact { revision } => {
                 let _ = index.compact(revision);
-                while index.trim(u64::MAX) {}
+                while index.trim(u64::MAX, &mut Vec::new()) {}
             }
         }
     }
@@ -289,7 +291,7 @@ fn replay(index: &mut Index, payload: &[u8], env: &Env) -> Result<(), String> {
 }
 
 impl Pipe {
-    /// Queues something when there is room. The closure runs with the index locked.
+    /// Queues something when there is room, and waits until it is on disk. The closure runs with the index locked.
     async fn queued<T>(
         &self,
         mut attempt: impl FnMut(&mut Index) -> Result<(T, Option<Done>), StoreError> + Send,
@@ -308,9 +310,7 @@ impl Pipe {
             room.await;
         };
         if let Some(done) = done {
-            done.await.map_err(|_| {
-                StoreError::OutcomeUnknown("the store's writer has died".to_owned())
-            })??;
+            done.await?;
         }
         Ok(value)
     }

@@ -3,8 +3,9 @@
 use orlop_core::revision::Revision;
 use orlop_core::store::{LeaseId, StoreError};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use super::answer::{Answer, Done};
 use super::checkpoint::Asked;
 use super::record::{FRAME_HEADER, begin_frame};
 
@@ -14,9 +15,6 @@ pub(super) enum LeaseEvent {
     Granted(LeaseId),
     Ended(LeaseId),
 }
-
-/// Resolves when what was queued is on disk, or with the reason why it is not.
-pub(super) type Done = oneshot::Receiver<Result<(), StoreError>>;
 
 /// What is written and synced at once.
 #[derive(Debug)]
@@ -31,7 +29,9 @@ pub(super) struct Batch {
     pub(super) compact: Option<Revision>,
     /// Who wants a checkpoint now.
     pub(super) checkpoint: Vec<Asked>,
-    pub(super) waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    /// How many wait for it.
+    waiting: usize,
+    answer: Answer,
 }
 
 impl Batch {
@@ -45,7 +45,8 @@ impl Batch {
             leases: Vec::new(),
             compact: None,
             checkpoint: Vec::new(),
-            waiting: Vec::new(),
+            waiting: 0,
+            answer: Answer::default(),
         }
     }
 
@@ -64,15 +65,13 @@ impl Batch {
         self.leases.clear();
         self.compact = None;
         self.checkpoint.clear();
-        self.waiting.clear();
+        self.waiting = 0;
+        self.answer = Answer::default();
     }
 
     /// Tells everybody who waits.
-    pub(super) fn answer(&mut self, outcome: &Result<(), StoreError>) {
-        for waiting in self.waiting.drain(..) {
-            // Whoever does not wait any more does not want to know.
-            let _ = waiting.send(outcome.clone());
-        }
+    pub(super) fn answer(&self, outcome: Result<(), StoreError>) {
+        self.answer.give(outcome);
     }
 }
 
@@ -129,19 +128,23 @@ impl Queue {
     /// Adds to the batch. Call it, like [`check`](Self::check) before, with the index locked: the order of the batch is that of the
     /// index.
     pub(super) fn add(&self, fill: impl FnOnce(&mut Batch)) -> Done {
-        let (send, done) = oneshot::channel();
         let mut queued = self.queued.lock();
         fill(&mut queued.batch);
-        queued.batch.waiting.push(send);
+        queued.batch.waiting += 1;
+        let done = queued.batch.answer.done();
+        // Whoever finds the batch begun has nobody to wake.
+        let first = queued.batch.waiting == 1;
         drop(queued);
-        self.filled.notify_one();
+        if first {
+            self.filled.notify_one();
+        }
         done
     }
 
     /// Waits for a batch that is not empty and swaps it for an empty one. False when the queue is closed and nothing is left.
     pub(super) fn take(&self, empty: &mut Batch) -> bool {
         let mut queued = self.queued.lock();
-        while queued.batch.waiting.is_empty() {
+        while queued.batch.waiting == 0 {
             if queued.closed {
                 return false;
             }

@@ -96,7 +96,13 @@ impl Writer {
             *self.pipe.trouble.lock() = None;
         }
         publish(&self.pipe.shared, batch);
-        batch.answer(&Ok(()));
+        batch.answer(Ok(()));
+        // As much as came in goes, a little at a time.
+        for _ in 0..=batch.commits / TRIM_STEP * 2 {
+            if !self.pipe.shared.trim_step() {
+                break;
+            }
+        }
     }
 
     /// Takes back what is not on disk, and all that was decided on top of it.
@@ -120,13 +126,13 @@ impl Writer {
             }
         };
         *self.pipe.trouble.lock() = Some(others.clone());
-        let mut queued = {
+        let queued = {
             let mut index = self.pipe.shared.index.write();
             index.roll_back();
             self.pipe.queue.refuse(broken)
         };
-        batch.answer(&Err(own));
-        queued.answer(&Err(others));
+        batch.answer(Err(own));
+        queued.answer(Err(others));
     }
 
     fn checkpoint_when_due(&mut self) {
@@ -234,12 +240,6 @@ fn publish(shared: &Shared, batch: &Batch) {
     if !batch.leases.is_empty() {
         shared.leases.notify_one();
     }
-    // As much as came in goes, a little at a time.
-    for _ in 0..=batch.commits / TRIM_STEP * 2 {
-        if !shared.index.write().trim(shared.hub.seen()) {
-            break;
-        }
-    }
 }
 
 /// Tells those who wait for a checkpoint that it is over, however it ends.
@@ -274,11 +274,11 @@ impl Drop for Unwound {
     fn drop(&mut self) {
         let Some(pipe) = self.0.take() else { return };
         let broken = StoreError::Unavailable("the store's writer has died".to_owned());
-        let mut queued = {
+        let queued = {
             let mut index = pipe.shared.index.write();
             index.roll_back();
             pipe.queue.refuse(Some(broken.clone()))
         };
-        queued.answer(&Err(broken));
+        queued.answer(Err(broken));
     }
 }

@@ -82,7 +82,7 @@ impl Index {
             changes.into()
         };
         self.newest = revision;
-        self.history.push(changes.clone());
+        self.history.push(changes.clone(), self.touched);
         Ok(Applied::Changed(
             changes,
             Commit::Applied {
@@ -146,6 +146,7 @@ impl Index {
         lease: Option<LeaseId>,
     ) -> Change {
         let slot = self.slot(key);
+        self.touched = slot;
         let entry = self.entries.get_mut(slot);
         let prev = entry.kv(&entry.latest);
         let (created, version) = prev.as_ref().map_or((revision, 1), |prev| {
@@ -194,6 +195,7 @@ impl Index {
 
     pub(super) fn delete(&mut self, revision: u64, key: &Bytes) -> Option<Change> {
         let slot = self.by_key.get(&self.entries, key)?;
+        self.touched = slot;
         let entry = self.entries.get_mut(slot);
         let prev = entry.kv(&entry.latest)?;
         let old = std::mem::replace(

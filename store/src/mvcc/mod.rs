@@ -42,6 +42,8 @@ pub(crate) struct Index {
     loading: bool,
     history: History,
     leases: Leases,
+    /// The slot of the key that was written or deleted last.
+    touched: u32,
     newest: u64,
     visible: u64,
     oldest: u64,
@@ -64,6 +66,7 @@ impl Index {
             loading: false,
             history: History::new(revision + 1, budget),
             leases: Leases::default(),
+            touched: 0,
             newest: revision,
             visible: revision,
             oldest: revision,

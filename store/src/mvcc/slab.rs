@@ -47,6 +47,15 @@ impl<T> Slab<T> {
         })
     }
 
+    /// What is at a number, if anything is.
+    pub(super) fn find_mut(&mut self, slot: u32) -> Option<&mut T> {
+        let slot = slot as usize;
+        self.blocks
+            .get_mut(slot / BLOCK)?
+            .get_mut(slot % BLOCK)?
+            .as_mut()
+    }
+
     pub(super) fn insert(&mut self, value: T) -> u32 {
         if let Some(slot) = self.free.pop() {
             self.blocks[slot as usize / BLOCK][slot as usize % BLOCK] = Some(value);

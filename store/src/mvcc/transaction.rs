@@ -49,7 +49,7 @@ impl Index {
         }
         let changes: Arc<[Change]> = changes.into();
         self.newest += 1;
-        self.history.push(changes.clone());
+        self.history.push(changes.clone(), self.touched);
         Ok(Transacted::Changed(changes, result))
     }
 

@@ -1,7 +1,9 @@
 //! How history is given up.
 
+use std::sync::Arc;
+
 use orlop_core::revision::Revision;
-use orlop_core::store::StoreError;
+use orlop_core::store::{Change, StoreError};
 
 use super::Index;
 
@@ -32,7 +34,9 @@ impl Index {
 
     /// Drops what was compacted, and the oldest commits while history holds more bytes than its budget. Commits after `seen` are
     /// kept, unless the budget asks for their room: somebody has yet to look at them. True when there is more to do.
-    pub(crate) fn trim(&mut self, seen: u64) -> bool {
+    ///
+    /// What was forgotten is for the caller to drop, best without the lock: that takes longer than to forget it.
+    pub(crate) fn trim(&mut self, seen: u64, forgotten: &mut Vec<Arc<[Change]>>) -> bool {
         let pin = self.pins.iter().copied().min().unwrap_or(u64::MAX);
         for _ in 0..TRIM_STEP {
             let first = self.history.first();
@@ -45,19 +49,29 @@ impl Index {
                 return false;
             }
             self.oldest = self.oldest.max(first + 1);
-            let Some(changes) = self.history.pop_oldest() else {
+            let Some(commit) = self.history.pop_oldest() else {
                 return false;
             };
             let floor = self.oldest.min(pin);
-            for change in changes.iter() {
-                let Some(slot) = self.by_key.get(&self.entries, change.key()) else {
-                    continue;
-                };
-                if self.entries.get_mut(slot).forget(floor) {
-                    self.remove(slot);
+            if let Some(slot) = commit.slot {
+                self.forget(slot, floor);
+            } else {
+                for change in commit.changes.iter() {
+                    if let Some(slot) = self.by_key.get(&self.entries, change.key()) {
+                        self.forget(slot, floor);
+                    }
                 }
             }
+            forgotten.push(commit.changes);
         }
         true
+    }
+
+    /// Forgets the versions of a key that no read at `floor` or later can meet. That does no harm to any key.
+    fn forget(&mut self, slot: u32, floor: u64) {
+        let entry = self.entries.find_mut(slot);
+        if entry.is_some_and(|entry| entry.forget(floor)) {
+            self.remove(slot);
+        }
     }
 }
