@@ -1,7 +1,7 @@
 //! The log: frames in numbered segments.
 //!
 //! A segment is a file `log-<first sequence in hex>` with a header of its own (magic, form, salt, first sequence, CRC-32) and then
-//! frames without a gap. Room is taken ahead, as zeros. A new segment is made durable before anything is written to it, and
+//! frames without a gap. Room is taken ahead, as zeros, and but for the first segment, which is small, by a thread of its own. A new segment is made durable before anything is written to it, and
 //! only when everything in the one before is.
 
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use orlop_core::store::StoreError;
 
+use super::ahead::{self, Ahead};
 use super::disk::{Disk, DiskFile};
 use super::record::{Decoder, FRAME_HEADER, finish_frame, has_later_frame, parse_frame};
 
@@ -18,6 +19,15 @@ pub(super) const SEGMENT_HEADER: u64 = 32;
 const MAGIC: [u8; 8] = *b"OrlopLog";
 const FORM: u32 = 1;
 const PREFIX: &str = "log-";
+
+/// How long the first segment of a log is at most, so that a new store is there at once and a small one is small.
+const FIRST_BYTES: u64 = 1 << 20;
+
+/// How many times as long as the segment before it one is at most.
+const GROWTH: u64 = 4;
+
+/// Logs with shorter segments, as tests have them, take their room without writing to it.
+const AHEAD_FROM: u64 = 8 << 10;
 
 /// Why nothing more could be appended.
 #[derive(Debug)]
@@ -51,7 +61,10 @@ pub(super) struct Log {
     /// The sequence number of the next frame.
     sequence: u64,
     salt: u64,
+    /// How far there is room in this segment.
+    room: u64,
     segment_bytes: u64,
+    ahead: Ahead,
 }
 
 /// A segment that was found.
@@ -113,6 +126,7 @@ impl Log {
     ) -> Result<Self, StoreError> {
         let failed = |what: String| move |error: io::Error| refused(&what, &error);
         let mut found = segments(&*disk).map_err(failed("cannot list the log".to_owned()))?;
+        remove_ahead(&*disk).map_err(failed("cannot remove what was made ahead".to_owned()))?;
         // What a checkpoint has made superfluous, if a crash came before it was removed.
         for old in found.extract_if(.., |segment| segment.first < sequence) {
             disk.remove(&old.name).map_err(failed(format!(
@@ -174,7 +188,9 @@ impl Log {
                 offset: SEGMENT_HEADER,
                 sequence: expected,
                 salt: own,
+                room: length,
                 segment_bytes,
+                ahead: Ahead::new(disk.clone()),
             };
             next.read(&bytes, at == last, &mut replay)?;
             log = Some(next);
@@ -188,11 +204,15 @@ impl Log {
                 "the segment is missing",
             )),
             (None, None) => {
-                let file = create(&*disk, segment_bytes, fresh, sequence)
+                let room = first_bytes(segment_bytes);
+                let written = segment_bytes >= AHEAD_FROM;
+                let file = create(&*disk, room, written, fresh, sequence)
                     .map_err(failed("cannot make the log".to_owned()))?;
                 let name = segment_name(sequence);
                 Ok(Self {
+                    ahead: Ahead::new(disk.clone()),
                     disk,
+                    room,
                     file,
                     name,
                     offset: SEGMENT_HEADER,
@@ -248,17 +268,21 @@ impl Log {
                 "cutting off a write that was interrupted"
             );
             self.file.cut(self.offset).map_err(failed)?;
+            self.room = self.offset;
         }
         // What was read may be no further than the page cache, if a crash of the process alone came before the sync.
         self.file.sync().map_err(failed)?;
-        // Without room ahead it is slower, no more.
-        let _ = self.file.reserve(self.segment_bytes);
+        if self.segment_bytes < AHEAD_FROM {
+            // Without room ahead it is slower, no more.
+            self.room = self.segment_bytes;
+            let _ = self.file.reserve(self.room);
+        }
         Ok(())
     }
 
     /// Writes a frame and makes it durable.
     pub(super) fn append(&mut self, frame: &mut [u8]) -> Result<(), AppendError> {
-        if self.offset > SEGMENT_HEADER && self.offset + frame.len() as u64 > self.segment_bytes {
+        if self.offset > SEGMENT_HEADER && self.offset + frame.len() as u64 > self.room {
             self.roll()?;
         }
         finish_frame(frame, self.salt, self.sequence);
@@ -268,12 +292,19 @@ impl Log {
                 .cut(self.offset)
                 .and_then(|()| self.file.sync())
                 .map_err(AppendError::Unknown)?;
-            let _ = self.file.reserve(self.segment_bytes);
+            let _ = self.file.reserve(self.room);
             return Err(AppendError::Nothing(error));
         }
         self.file.sync().map_err(AppendError::Unknown)?;
         self.offset += frame.len() as u64;
         self.sequence += 1;
+        if self.segment_bytes >= AHEAD_FROM && self.offset > self.room / 2 {
+            self.ahead.begin(
+                self.segment_bytes
+                    .min(self.room * GROWTH)
+                    .max(FIRST_BYTES.min(self.segment_bytes)),
+            );
+        }
         Ok(())
     }
 
@@ -282,11 +313,12 @@ impl Log {
         if self.offset == SEGMENT_HEADER {
             return Ok(());
         }
-        match create(&*self.disk, self.segment_bytes, self.salt, self.sequence) {
-            Ok(file) => {
+        match self.next() {
+            Ok((file, room)) => {
                 // The room that was not needed.
                 let _ = self.file.cut(self.offset);
                 self.file = file;
+                self.room = room;
                 self.name = segment_name(self.sequence);
                 self.offset = SEGMENT_HEADER;
                 Ok(())
@@ -304,6 +336,22 @@ impl Log {
                 Err(AppendError::Nothing(error))
             }
         }
+    }
+
+    /// The file of the next segment, durable, and how long it is.
+    fn next(&mut self) -> io::Result<ahead::Blank> {
+        let Some((mut file, room)) = self.ahead.take() else {
+            let room = first_bytes(self.segment_bytes).max(self.room.min(self.segment_bytes));
+            let written = self.segment_bytes >= AHEAD_FROM && room <= FIRST_BYTES;
+            let file = create(&*self.disk, room, written, self.salt, self.sequence)?;
+            return Ok((file, room));
+        };
+        file.write(0, &header(self.salt, self.sequence))?;
+        file.sync()?;
+        self.disk
+            .rename(ahead::NAME, &segment_name(self.sequence))?;
+        self.disk.sync_names()?;
+        Ok((file, room))
     }
 
     /// The sequence number of the next frame.
@@ -359,9 +407,36 @@ fn segment_name(first: u64) -> String {
     format!("{PREFIX}{first:016x}")
 }
 
-fn create(disk: &dyn Disk, length: u64, salt: u64, first: u64) -> io::Result<Box<dyn DiskFile>> {
+/// How long the first segment of a log is.
+fn first_bytes(segment_bytes: u64) -> u64 {
+    if segment_bytes < AHEAD_FROM {
+        segment_bytes
+    } else {
+        segment_bytes.min(FIRST_BYTES)
+    }
+}
+
+fn remove_ahead(disk: &dyn Disk) -> io::Result<()> {
+    if disk.list()?.iter().any(|name| name == ahead::NAME) {
+        disk.remove(ahead::NAME)?;
+    }
+    Ok(())
+}
+
+/// Makes a segment durable. Its room is full of zeros, or only reserved.
+fn create(
+    disk: &dyn Disk,
+    length: u64,
+    written: bool,
+    salt: u64,
+    first: u64,
+) -> io::Result<Box<dyn DiskFile>> {
     let mut file = disk.create(&segment_name(first))?;
     file.reserve(length)?;
+    let mut at = 0;
+    while written && at < length {
+        at += ahead::fill(&mut *file, at, length)?;
+    }
     file.write(0, &header(salt, first))?;
     file.sync()?;
     disk.sync_names()?;

@@ -4,6 +4,7 @@
 //! batch as one frame, syncs it once, and only then makes its commits visible and answers their clients: so nobody ever sees, or acts
 //! on, what is not on disk, and however many clients there are, they share a sync.
 
+mod ahead;
 mod answer;
 mod backup;
 mod checkpoint;
@@ -56,7 +57,7 @@ pub struct DurableOptions {
     /// About how many bytes of history are kept in memory: superseded values, and what watchers can still be told of. When there is
     /// more, the oldest is compacted. 64 MiB.
     pub history_bytes: usize,
-    /// The size of a segment of the log, which is taken from the disk ahead. 64 MiB.
+    /// The size of a segment of the log, which is taken from the disk ahead. 64 MiB. The first ones of a log are smaller.
     pub segment_bytes: u64,
     /// A checkpoint is made when the log has grown by so many bytes since the last one, or by the size of the last one if that is more.
     /// 128 MiB. The log on disk stays below about twice that.

@@ -458,6 +458,48 @@ async fn until_checkpoint(store: &DurableStore, disk: &SimDisk) {
 }
 
 #[tokio::test]
+async fn segments_are_made_ahead_and_found_again() {
+    let disk = SimDisk::new(1);
+    let options = DurableOptions {
+        segment_bytes: 64 << 10,
+        checkpoint_bytes: 1 << 30,
+        ..DurableOptions::default()
+    };
+    for round in 0..3u32 {
+        let store = open(&disk, &options).expect("a store");
+        let begun = segments(&disk).len();
+        let made_ahead = || {
+            let names = disk.list().expect("names");
+            names.iter().any(|name| name == super::ahead::NAME)
+        };
+        while segments(&disk).len() < begun + 3 {
+            let before = segments(&disk).len();
+            for n in 0..10u32 {
+                let txn = put(&format!("/{n}"), vec![round as u8; 1000]);
+                store.commit(txn).await.expect("a commit");
+            }
+            assert!(segments(&disk).len() <= before + 1);
+        }
+        for n in 0..40u32 {
+            let txn = put(&format!("/{n}"), vec![round as u8; 1000]);
+            store.commit(txn).await.expect("a commit");
+        }
+        while !made_ahead() {
+            tokio::task::yield_now().await;
+        }
+        store.close().await;
+        assert!(!made_ahead(), "what was made ahead stays behind");
+        drop(store);
+        disk.crash();
+    }
+    let store = open(&disk, &options).expect("the store again");
+    assert_eq!(
+        value(&store, "/39").await.as_deref(),
+        Some([2; 1000].as_ref())
+    );
+}
+
+#[tokio::test]
 async fn damage_is_reported_with_its_place() {
     for at in 0..40 {
         let disk = SimDisk::new(1);
@@ -685,7 +727,12 @@ proptest! {
             1..6,
         ),
     ) {
-        runtime().block_on(crashes(seed, rounds, &small()));
+        // With and without a segment that is made ahead.
+        let options = DurableOptions {
+            segment_bytes: (4 << 10) << (seed & 1),
+            ..small()
+        };
+        runtime().block_on(crashes(seed, rounds, &options));
     }
 
     #[test]
