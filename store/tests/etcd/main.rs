@@ -6,6 +6,7 @@ mod compaction;
 mod failover;
 mod limits;
 mod security;
+mod server;
 mod suite;
 mod support;
 mod transactions;

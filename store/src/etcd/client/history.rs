@@ -7,16 +7,17 @@ use orlop_core::store::{Change, KeyValue};
 
 use crate::watch::Published;
 
-/// What one change weighs beside its keys and values, and what a commit without changes weighs.
+/// What one change weighs beside its keys and values.
 const CHANGE_BYTES: usize = 256;
-const COMMIT_BYTES: usize = 16;
 
-/// Commits in order, bounded by bytes. Every commit takes the next revision; one that changed nothing that this process may see is there without changes.
-#[derive(Debug)]
+/// Commits in order, bounded by bytes. Every commit takes the next revision; one that changed nothing that this process may see has no
+/// changes here, and takes no room.
 pub(super) struct History {
-    commits: VecDeque<Arc<[Change]>>,
-    /// The revision of the first commit, or of the next one when there is none.
+    /// The commits that have changes, with their revisions.
+    commits: VecDeque<(u64, Arc<[Change]>)>,
+    /// Everything from this revision on is here.
     first: u64,
+    newest: u64,
     bytes: usize,
     budget: usize,
     /// The revision that etcd was compacted to, as far as it is known.
@@ -30,6 +31,7 @@ impl History {
         Self {
             commits: VecDeque::new(),
             first: revision + 1,
+            newest: revision,
             bytes: 0,
             budget,
             compacted: 0,
@@ -39,31 +41,25 @@ impl History {
 
     /// The newest commit.
     pub(super) fn newest(&self) -> u64 {
-        self.first - 1 + self.commits.len() as u64
+        self.newest
     }
 
     /// Adds the next commit. The oldest go when there are too many bytes, but never this one.
     pub(super) fn push(&mut self, changes: Arc<[Change]>) {
         self.bytes += weight(&changes);
-        self.commits.push_back(changes);
+        self.newest += 1;
+        self.commits.push_back((self.newest, changes));
         while self.bytes > self.budget && self.commits.len() > 1 {
-            if let Some(oldest) = self.commits.pop_front() {
+            if let Some((revision, oldest)) = self.commits.pop_front() {
                 self.bytes -= weight(&oldest);
-                self.first += 1;
+                self.first = revision + 1;
             }
         }
     }
 
     /// Adds commits without changes up to a revision.
     pub(super) fn pad(&mut self, revision: u64) {
-        let missing = revision.saturating_sub(self.newest());
-        if missing.saturating_mul(COMMIT_BYTES as u64) > self.budget as u64 {
-            self.begin_after(revision);
-            return;
-        }
-        for _ in 0..missing {
-            self.push(self.nothing.clone());
-        }
+        self.newest = self.newest.max(revision);
     }
 
     /// Forgets everything, and goes on after a revision. Whoever has not read what was forgotten or left out finds that it is gone.
@@ -71,6 +67,7 @@ impl History {
         self.commits.clear();
         self.bytes = 0;
         self.first = revision + 1;
+        self.newest = revision;
     }
 
     pub(super) fn compacted(&self) -> u64 {
@@ -85,7 +82,7 @@ impl History {
 
 impl Published for History {
     fn visible(&self) -> u64 {
-        self.newest()
+        self.newest
     }
 
     fn watchable(&self) -> u64 {
@@ -93,9 +90,18 @@ impl Published for History {
     }
 
     fn commits(&self, from: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<[Change]>>> {
-        let skip = usize::try_from(from.checked_sub(self.first)?).unwrap_or(usize::MAX);
-        let commits = self.commits.range(skip.min(self.commits.len())..);
-        Some(commits.take(limit))
+        if from < self.first {
+            return None;
+        }
+        let start = self
+            .commits
+            .partition_point(|(revision, _)| *revision < from);
+        let mut rest = self.commits.range(start..).peekable();
+        let revisions = (from..=self.newest).take(limit);
+        Some(revisions.map(move |revision| {
+            rest.next_if(|(next, _)| *next == revision)
+                .map_or(&self.nothing, |(_, commit)| commit)
+        }))
     }
 }
 
@@ -108,7 +114,7 @@ fn weight(changes: &[Change]) -> usize {
                 Change::Delete { key, prev, .. } => key.len() + prev.as_ref().map_or(0, kv),
             }
     });
-    COMMIT_BYTES + each.sum::<usize>()
+    each.sum()
 }
 
 #[cfg(test)]
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_there_is_too_much() {
-        let mut history = History::after(10, 3 * (COMMIT_BYTES + CHANGE_BYTES + 1));
+        let mut history = History::after(10, 3 * (CHANGE_BYTES + 1));
         assert_eq!((history.newest(), history.watchable()), (10, 11));
         for revision in 11..=20 {
             history.push(commit(revision));
@@ -154,7 +160,21 @@ mod tests {
         assert!(history.commits(10, 1).is_none());
         history.pad(25);
         assert_eq!((history.newest(), history.watchable()), (25, 21));
+    }
+
+    #[test]
+    fn commits_without_changes_take_no_room() {
+        let mut history = History::after(1, 3 * (CHANGE_BYTES + 1));
+        history.push(commit(2));
         history.pad(1 << 40);
-        assert_eq!(history.watchable(), (1 << 40) + 1);
+        history.push(commit((1 << 40) + 1));
+        history.pad(3);
+        assert_eq!((history.newest(), history.watchable()), ((1 << 40) + 1, 2));
+        let lengths = |from, limit| -> Vec<usize> {
+            let commits = history.commits(from, limit).unwrap();
+            commits.map(|commit| commit.len()).collect()
+        };
+        assert_eq!(lengths(2, 4), [1, 0, 0, 0]);
+        assert_eq!(lengths((1 << 40) - 1, 10), [0, 0, 1]);
     }
 }
