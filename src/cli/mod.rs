@@ -10,7 +10,9 @@ mod kubelet;
 mod nodes;
 mod pods;
 mod proxy;
+mod snapshots;
 mod stop;
+
 mod up;
 
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ enum Command {
     Etcd(Box<etcd::Options>),
     /// Lead the addresses of Services to their pods, on this node
     Proxy(proxy::Options),
+    /// Save the objects of a cluster in a file, and restore them
+    Store(snapshots::Options),
 }
 
 /// Runs the program.
@@ -64,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         #[cfg(feature = "etcd")]
         Command::Etcd(options) => run(etcd::run(*options)),
         Command::Proxy(options) => run(proxy::run(options)),
+        Command::Store(options) => run(snapshots::run(options)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

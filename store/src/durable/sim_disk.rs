@@ -27,6 +27,8 @@ struct State {
     capacity: u64,
     /// How many operations there are left to live.
     lives: u64,
+    /// How many operations there are until one fails that does nothing, and those after it do as before.
+    until_error: Option<u64>,
     fail_syncs: u32,
     fail_writes: u32,
     syncs: u64,
@@ -89,6 +91,13 @@ impl State {
         if self.lives == 0 {
             return Err(io::Error::other("the disk is dead"));
         }
+        if let Some(left) = &mut self.until_error {
+            if *left == 0 {
+                self.until_error = None;
+                return Err(io::Error::other("an error of input or output"));
+            }
+            *left -= 1;
+        }
         self.lives -= 1;
         Ok(self.lives == 0)
     }
@@ -122,6 +131,7 @@ impl SimDisk {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             capacity: u64::MAX,
             lives: u64::MAX,
+            until_error: None,
             fail_syncs: 0,
             fail_writes: 0,
             syncs: 0,
@@ -141,6 +151,11 @@ impl SimDisk {
         self.0.lock().lives = operations;
     }
 
+    /// Fails one operation of any kind, after some more: it does nothing, and later ones do as before.
+    pub(super) fn fail_after(&self, operations: u64) {
+        self.0.lock().until_error = Some(operations);
+    }
+
     pub(super) fn fail_next_sync(&self) {
         self.0.lock().fail_syncs += 1;
     }
@@ -157,6 +172,7 @@ impl SimDisk {
     pub(super) fn kill(&self) {
         let mut state = self.0.lock();
         state.lives = u64::MAX;
+        state.until_error = None;
         state.fail_syncs = 0;
         state.fail_writes = 0;
     }
@@ -165,14 +181,24 @@ impl SimDisk {
     pub(super) fn crash(&self) {
         let mut state = self.0.lock();
         state.lives = u64::MAX;
+        state.until_error = None;
         state.fail_syncs = 0;
         state.fail_writes = 0;
         let ops = std::mem::take(&mut state.name_ops);
-        // Names are journalled: they go in order.
-        let kept = state.random() as usize % (ops.len() + 1);
         let mut names = state.durable_names.clone();
-        for op in &ops[..kept] {
-            apply(&mut names, op);
+        if state.random() & 1 == 0 {
+            // Most file systems journal names: they go in order.
+            let kept = state.random() as usize % (ops.len() + 1);
+            for op in &ops[..kept] {
+                apply(&mut names, op);
+            }
+        } else {
+            // Nobody promises that.
+            for op in &ops {
+                if state.random() & 1 == 0 {
+                    apply(&mut names, op);
+                }
+            }
         }
         let mode = state.random() % 4;
         let mut files = std::mem::take(&mut state.files);
@@ -315,8 +341,8 @@ impl DiskFile for SimFile {
             // The file itself is out of the table while it is worked on.
             let full = state.used() + file.seen.len() as u64 + grows > state.capacity;
             let fails = state.fail_writes > 0;
-            // The worst failure is one that wrote everything all the same.
-            let written = if dies || full {
+            // The worst failure is one that wrote everything all the same; as often it wrote some.
+            let written = if dies || full || (fails && state.random() & 1 == 0) {
                 state.random() as usize % (bytes.len() + 1)
             } else {
                 bytes.len()

@@ -164,8 +164,15 @@ impl Writer {
 
     fn checkpoint(&mut self, asked: Option<Asked>) -> Result<(), (Option<Asked>, io::Error)> {
         self.checkpoints.grown.store(0, Ordering::Relaxed);
-        if let Err(AppendError::Nothing(error) | AppendError::Unknown(error)) = self.log.roll() {
-            return Err((asked, error));
+        match self.log.roll() {
+            Ok(()) => {}
+            Err(AppendError::Nothing(error)) => return Err((asked, error)),
+            // Both segments may be found, so neither can go on.
+            Err(AppendError::Unknown(error)) => {
+                let shown = io::Error::new(error.kind(), error.to_string());
+                self.fail(&mut Batch::new(), AppendError::Unknown(error));
+                return Err((asked, shown));
+            }
         }
         let pin = self.pipe.shared.pin();
         let mark = Mark {
