@@ -34,11 +34,12 @@ struct State {
     syncs: u64,
 }
 
+/// What was done to a name, and the file that it meant then.
 #[derive(Clone, Debug)]
 enum NameOp {
     Link(String, u64),
-    Rename(String, String),
-    Remove(String),
+    Rename(String, String, u64),
+    Remove(String, u64),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,14 +68,11 @@ fn apply(names: &mut BTreeMap<String, u64>, op: &NameOp) {
         NameOp::Link(name, file) => {
             names.insert(name.clone(), *file);
         }
-        NameOp::Rename(from, to) => {
-            if let Some(file) = names.remove(from) {
-                names.insert(to.clone(), file);
-            }
+        NameOp::Rename(from, to, file) => {
+            names.retain(|name, named| name != from || named != file);
+            names.insert(to.clone(), *file);
         }
-        NameOp::Remove(name) => {
-            names.remove(name);
-        }
+        NameOp::Remove(name, file) => names.retain(|own, named| own != name || named != file),
     }
 }
 
@@ -273,17 +271,15 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0
-            .lock()
-            .name_op(NameOp::Rename(from.to_owned(), to.to_owned()))
+        let mut state = self.0.lock();
+        let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.name_op(NameOp::Rename(from.to_owned(), to.to_owned(), file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.0.lock();
-        if !state.names.contains_key(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        state.name_op(NameOp::Remove(name.to_owned()))
+        let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        state.name_op(NameOp::Remove(name.to_owned(), file))
     }
 
     fn sync_names(&self) -> io::Result<()> {
