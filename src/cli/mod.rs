@@ -12,7 +12,6 @@ mod pods;
 mod proxy;
 mod snapshots;
 mod stop;
-
 mod up;
 
 use std::process::ExitCode;

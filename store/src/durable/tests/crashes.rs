@@ -286,6 +286,11 @@ proptest! {
 
     #[test]
     fn survives_crashes(seed: u64, rounds in proptest::collection::vec(round(), 1..6)) {
-        runtime().block_on(crashes(seed, rounds, &small()));
+        // With and without a segment that is made ahead.
+        let options = DurableOptions {
+            segment_bytes: (4 << 10) << (seed & 1),
+            ..small()
+        };
+        runtime().block_on(crashes(seed, rounds, &options));
     }
 }
