@@ -209,7 +209,7 @@ mod tests {
     fn retention_is_hours_a_duration_or_revisions() {
         use CompactionMode::{Periodic, Revision};
         let read = |mode, retention| compaction(mode, retention).ok();
-        let hours = |hours| {
+        let hours = |hours: u64| {
             Some(Some(AutoCompaction::Periodic(Duration::from_secs(
                 hours * 3600,
             ))))
