@@ -315,8 +315,7 @@ impl Log {
         }
         match self.next() {
             Ok((file, room)) => {
-                // The room that was not needed.
-                let _ = self.file.cut(self.offset);
+                // Its room that was not needed goes with the segment: to give it back now would make every client wait.
                 self.file = file;
                 self.room = room;
                 self.name = segment_name(self.sequence);

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use orlop_core::revision::Revision;
 use orlop_core::store::{
     Change, Condition, KeyRange, PutLease, RangeRequest, RangeResult, Step, StepResult, StoreError,
@@ -13,6 +12,7 @@ use orlop_core::store::{
 };
 
 use super::Index;
+use super::commit::tight;
 use super::read::bounds_after;
 
 /// What became of a transaction with branches.
@@ -263,7 +263,7 @@ pub(crate) fn tighten_steps(transaction: &mut Transaction) {
         match step {
             Step::Put {
                 value: Some(value), ..
-            } => *value = Bytes::copy_from_slice(value),
+            } => *value = tight(value),
             Step::Nested(nested) => tighten_steps(nested),
             _ => {}
         }
