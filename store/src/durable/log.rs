@@ -140,10 +140,13 @@ impl Log {
             && never_begun(&*disk, newest)?
         {
             tracing::warn!(segment = %disk.describe(&newest.name), "removing a segment that was never begun");
-            disk.remove(&newest.name).map_err(failed(format!(
-                "cannot remove {}",
-                disk.describe(&newest.name)
-            )))?;
+            // For good: a later segment must not be found together with it.
+            disk.remove(&newest.name)
+                .and_then(|()| disk.sync_names())
+                .map_err(failed(format!(
+                    "cannot remove {}",
+                    disk.describe(&newest.name)
+                )))?;
             found.pop();
         }
         let mut log: Option<Self> = None;

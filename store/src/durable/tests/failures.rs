@@ -238,3 +238,53 @@ async fn an_error_while_opening_costs_nothing() {
     }
     assert!(refused > 5, "{refused} of {at} errors were met");
 }
+
+/// A segment that was never begun is removed, and that a later one is there must not bring it back: not even on a file system that
+/// keeps names in any order.
+#[tokio::test]
+async fn a_segment_that_was_never_begun_does_not_come_back() {
+    let (mut never_begun, mut several) = (0, 0);
+    for seed in 0..400 {
+        let disk = SimDisk::new(seed);
+        let options = DurableOptions {
+            checkpoint_bytes: 1 << 30,
+            ..small()
+        };
+        let store = open(&disk, &options).expect("a store");
+        for n in 0..3u32 {
+            store
+                .commit(put("/a", vec![n as u8; 1100]))
+                .await
+                .expect("a commit");
+        }
+        // It dies while the second segment is made.
+        disk.die_after(2 + seed % 3);
+        store
+            .commit(put("/a", vec![3; 1100]))
+            .await
+            .expect_err("the disk is dead");
+        drop(store);
+        disk.crash();
+        never_begun += u32::from(segments(&disk).len() == 2);
+        let store = open(&disk, &options).expect("the store again");
+        // Now a smaller one fits into the first segment, and the next segment is another.
+        store
+            .commit(put("/b", vec![4; 100]))
+            .await
+            .expect("a commit");
+        disk.die_after(5);
+        let _ = store.commit(put("/a", vec![5; 2000])).await;
+        drop(store);
+        disk.crash();
+        several += u32::from(segments(&disk).len() == 2);
+        let store = open(&disk, &options).expect("the store once more");
+        assert_eq!(
+            value(&store, "/b").await.as_deref(),
+            Some([4; 100].as_ref())
+        );
+    }
+    assert!(
+        never_begun > 20 && several > 20,
+        "{never_begun} and {several} times"
+    );
+}
