@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod accepted;
 mod connection;
 mod prefixed;
 #[cfg(test)]
@@ -34,6 +35,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::accepted::Connection;
+use self::accepted::Io;
 pub use self::connection::{Alpn, ConnectionLimits, HttpService, PeerInfo, serve_connection};
 use self::prefixed::Prefixed;
 pub use self::tls::ServerTls;
@@ -120,6 +123,30 @@ impl Listener {
     where
         S: HttpService + Sync,
     {
+        let (limits, own) = (self.limits.connection.clone(), env.clone());
+        let serve = move |io, peer, cancel: CancelToken| {
+            let (service, limits, env) = (service.clone(), limits.clone(), own.clone());
+            async move { serve_connection(io, peer, service, &limits, &env, &cancel).await }
+        };
+        self.serve_with(socket, env, cancel, serve).await
+    }
+
+    /// As [`serve`](Self::serve), for those who serve a connection in their own way: what is accepted, and behind TLS when that is wanted, is handed
+    /// to a function, with who is at the other end and what tells it to end.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn serve_with<F, Served>(
+        &self,
+        socket: TcpListener,
+        env: &Env,
+        cancel: &CancelToken,
+        serve: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(Connection, PeerInfo, CancelToken) -> Served + Clone + Send + Sync + 'static,
+        Served: Future<Output = Result<(), Error>> + Send,
+    {
         let tasks = TaskGroup::with_parent(env.clone(), cancel);
         let slots = Arc::new(Semaphore::new(
             self.limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
@@ -134,14 +161,17 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let (listener, service) = (self.clone(), service.clone());
+                    let (listener, serve) = (self.clone(), serve.clone());
                     let (env, cancel) = (env.clone(), tasks.token());
                     tasks.spawn("connection", async move {
                         let _slot = slot;
-                        if let Err(error) = listener
-                            .connection(stream, address, service, &env, &cancel)
-                            .await
-                        {
+                        let served = async {
+                            match listener.open(stream, address, &env, &cancel).await? {
+                                Some((io, peer)) => serve(io, peer, cancel).await,
+                                None => Ok(()),
+                            }
+                        };
+                        if let Err(error) = served.await {
                             tracing::debug!(peer = %address, %error, "connection failed");
                         }
                     });
@@ -162,32 +192,28 @@ impl Listener {
         result
     }
 
-    async fn connection<S>(
+    /// Shakes hands; `None` for a client that is not to be served.
+    async fn open(
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        service: S,
         env: &Env,
         cancel: &CancelToken,
-    ) -> Result<(), Error>
-    where
-        S: HttpService + Sync,
-    {
+    ) -> Result<Option<(Connection, PeerInfo)>, Error> {
         self.prepare(&stream)
             .map_err(Error::network("socket options"))?;
-        let limits = &self.limits.connection;
         let mut peer = PeerInfo::at(address);
         let Some(tls) = &self.tls else {
-            return serve_connection(stream, peer, service, limits, env, cancel).await;
+            return Ok(Some((Connection(Io::Plain(stream)), peer)));
         };
         let handshake = env.timeout(self.limits.handshake_timeout, handshake(tls, stream));
         // A client that has not even said hello is not waited for at shutdown.
         let Some(handshake) = cancel.run(handshake).await else {
-            return Ok(());
+            return Ok(None);
         };
         let timed_out = |_| Error::network("TLS handshake")(io::ErrorKind::TimedOut.into());
         let Some(stream) = handshake.map_err(timed_out)?? else {
-            return Ok(());
+            return Ok(None);
         };
         let (_, session) = stream.get_ref();
         peer.tls = true;
@@ -202,7 +228,7 @@ impl Listener {
                 .map(|certificate| certificate.clone().into_owned())
                 .collect()
         });
-        serve_connection(stream, peer, service, limits, env, cancel).await
+        Ok(Some((Connection(Io::Tls(Box::new(stream))), peer)))
     }
 
     fn prepare(&self, stream: &TcpStream) -> io::Result<()> {

@@ -2,23 +2,12 @@
 
 use orlop_core::env::{CancelToken, TaskGroup};
 use orlop_wire::Error;
-use orlop_wire::listener::{
-    ConnectionLimits, Listener, ListenerLimits, PeerInfo, ServerTls, serve_connection,
-};
-use tokio::io::{AsyncRead, AsyncWrite};
+use orlop_wire::listener::{Listener, ListenerLimits, ServerTls};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::EtcdServer;
+use super::connection::limits;
 use super::service::Pages;
-
-/// How many calls there may be at a time on one connection. etcd sets no limit, and its clients put all they have on one connection.
-const STREAMS: u32 = 1 << 16;
-
-fn limits() -> ConnectionLimits {
-    let mut limits = ConnectionLimits::default();
-    limits.max_concurrent_streams = STREAMS;
-    limits
-}
 
 fn listener(tls: Option<ServerTls>) -> Listener {
     let mut all = ListenerLimits::default();
@@ -39,8 +28,13 @@ impl EtcdServer {
         cancel: &CancelToken,
     ) -> Result<(), Error> {
         let stop = self.stop_with(cancel);
+        let server = self.clone();
+        let serve = move |io, _, cancel: CancelToken| {
+            let server = server.clone();
+            async move { server.serve_stream(io, &cancel).await }
+        };
         listener(tls)
-            .serve(socket, self.clone(), &self.inner.env, &stop)
+            .serve_with(socket, &self.inner.env, &stop, serve)
             .await
     }
 
@@ -90,25 +84,6 @@ impl EtcdServer {
         drop(socket);
         tasks.shutdown().await;
         result
-    }
-
-    /// Serves one connection, of whatever kind, until it ends or `cancel` is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Http`] for a client that does not speak HTTP, or a connection that broke.
-    pub async fn serve_stream<IO>(&self, io: IO, cancel: &CancelToken) -> Result<(), Error>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        serve_connection(
-            io,
-            PeerInfo::default(),
-            self.clone(),
-            &limits(),
-            &self.inner.env,
-            cancel,
-        )
-        .await
     }
 
     /// A token that is cancelled with another one, and closes the server first: streams that never end by themselves must not be waited for.

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod cluster;
 mod compaction;
+mod connection;
 mod error;
 mod frame;
 mod header;
