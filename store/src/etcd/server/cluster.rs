@@ -90,3 +90,25 @@ fn check_urls(urls: &[String]) -> Result<(), GrpcError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_peers_have_a_scheme_a_host_and_a_port() {
+        let check = |url: &str| check_urls(&[url.to_owned()]);
+        assert_eq!(check("http://10.0.0.1:2380"), Ok(()));
+        assert_eq!(check("https://[::1]:2380"), Ok(()));
+        for bad in [
+            "",
+            "nowhere",
+            "http://nowhere",
+            "http://:2380",
+            "http://a:b",
+        ] {
+            assert_eq!(check(bad), Err(MEMBER_BAD_URLS), "{bad}");
+        }
+        assert_eq!(check_urls(&[]), Err(MEMBER_BAD_URLS));
+    }
+}
