@@ -14,12 +14,15 @@
 
 mod compaction;
 mod concurrency;
+mod crash;
 mod leases;
+mod linearizability;
 mod range;
 mod revisions;
 mod transactions;
 mod txn;
 mod watch;
+mod watch_order;
 
 use std::any::Any;
 use std::fmt;
@@ -36,6 +39,12 @@ use crate::revision::Revision;
 use crate::store::{
     Change, Commit, KeyRange, KeyValue, RangeRequest, RangeResult, Store, StoreError, Txn,
     WatchItem, WatchRequest, WatchStream,
+};
+
+pub use self::crash::{CrashSubject, Crashes, crashes};
+pub use self::linearizability::{
+    Call, History, Load, Operation, Outcome, Recorder, Recording, Value, Violation,
+    check_linearizable, record,
 };
 
 /// How long the suite waits for what must come.
@@ -198,6 +207,18 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Subject>,
 {
+    store_part("", make).await;
+}
+
+/// Runs those checks of the suite whose names contain a word, such as `watch` or `transactions::nested`.
+///
+/// # Panics
+/// As [`store()`], and when there is no such check.
+pub async fn store_part<F, Fut>(word: &str, make: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Subject>,
+{
     let parts = [
         revisions::CHECKS,
         range::CHECKS,
@@ -206,10 +227,17 @@ where
         watch::CHECKS,
         compaction::CHECKS,
         concurrency::CHECKS,
+        linearizability::CHECKS,
+        watch_order::CHECKS,
         leases::CHECKS,
     ];
+    let mut checked = false;
     for (name, check) in parts.into_iter().flatten() {
         let name = name.rsplit("conformance::").next().unwrap_or(name);
+        if !name.contains(word) {
+            continue;
+        }
+        checked = true;
         tracing::debug!(check = name, "conformance");
         let subject = make().await;
         let context = Context {
@@ -220,6 +248,7 @@ where
             panic!("conformance check `{name}` failed: {why}");
         }
     }
+    assert!(checked, "no conformance check has {word:?} in its name");
 }
 
 /// What a check works with: the store, and keys that no other check uses.

@@ -8,6 +8,8 @@ mod ahead;
 mod answer;
 mod backup;
 mod checkpoint;
+#[cfg(test)]
+mod crash_suite;
 mod disk;
 mod log;
 mod queue;

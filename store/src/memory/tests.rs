@@ -1,5 +1,7 @@
 use super::*;
 
+mod broken;
+
 use std::time::Duration;
 
 use futures::StreamExt;

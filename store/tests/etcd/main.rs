@@ -5,6 +5,7 @@
 mod compaction;
 mod failover;
 mod limits;
+mod linearizable;
 mod security;
 mod server;
 mod suite;

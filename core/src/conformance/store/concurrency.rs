@@ -285,7 +285,10 @@ async fn watchers_see_every_commit(c: &Context) -> Checked {
 }
 
 /// Applies a change to a state, which must be the one that the change was made to.
-fn follow(state: &mut BTreeMap<bytes::Bytes, crate::store::KeyValue>, change: &Change) -> Checked {
+pub(super) fn follow(
+    state: &mut BTreeMap<bytes::Bytes, crate::store::KeyValue>,
+    change: &Change,
+) -> Checked {
     let key = change.key().clone();
     let prev = match change {
         Change::Put { kv, prev } => {
