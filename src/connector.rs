@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use orlop_core::env::Env;
 use orlop_core::node::{ConnectError, KubeletEndpoint, NodeConnector};
 use orlop_core::runtime::Connection;
+use orlop_wire::kubeconfig::ClientConfig;
+use orlop_wire::pki::KeyAndCertificate;
 use orlop_wire::remote::Dialer;
 use orlop_wire::stream::io::into_connection;
 use parking_lot::RwLock;
@@ -20,23 +22,21 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Opens a connection in memory to a kubelet of this process.
 pub(crate) type Local = Arc<dyn Fn() -> Connection + Send + Sync>;
 
-/// Connects to kubelets of this process in memory, to all others by TLS with the API server's client certificate, and to pods by TCP.
+/// Connects to kubelets of this process in memory, and to everything else as another one does.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Inner>);
 
 struct Inner {
     local: RwLock<BTreeMap<String, Local>>,
-    dialer: Dialer,
-    env: Env,
+    beyond: Arc<dyn NodeConnector>,
 }
 
 impl Connector {
-    /// Kubelets that are not of this process are dialled so.
-    pub(crate) fn new(dialer: Dialer, env: Env) -> Self {
+    /// Kubelets that are not of this process are reached so.
+    pub(crate) fn new(beyond: Arc<dyn NodeConnector>) -> Self {
         Self(Arc::new(Inner {
             local: RwLock::default(),
-            dialer,
-            env,
+            beyond,
         }))
     }
 
@@ -53,6 +53,47 @@ impl NodeConnector for Connector {
         if let Some(connect) = local {
             return Ok(connect());
         }
+        self.0.beyond.kubelet(kubelet).await
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        self.0.beyond.dial(address).await
+    }
+}
+
+/// The way to kubelets of other processes, by TLS with a certificate that they know the API server by
+/// (`--kubelet-client-certificate`), and to pods, by TCP.
+#[derive(Clone, Debug)]
+pub struct KubeletDialer {
+    dialer: Dialer,
+    env: Env,
+}
+
+impl KubeletDialer {
+    /// With a client certificate, if kubelets ask for one, and the authorities (PEM) that sign theirs: without
+    /// (`--kubelet-certificate-authority`), any certificate is believed, as in Kubernetes.
+    ///
+    /// # Errors
+    /// For certificates that cannot be used.
+    pub fn new(
+        certificate: Option<KeyAndCertificate>,
+        authorities: Option<&str>,
+        env: &Env,
+    ) -> Result<Self, orlop_wire::Error> {
+        let mut config = ClientConfig::new("https://kubelet");
+        config.certificate_authority = authorities.map(str::to_owned);
+        config.insecure_skip_tls_verify = authorities.is_none();
+        config.credentials.certificate = certificate;
+        Ok(Self {
+            dialer: Dialer::new(&config, env)?,
+            env: env.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl NodeConnector for KubeletDialer {
+    async fn kubelet(&self, kubelet: &KubeletEndpoint) -> Result<Connection, ConnectError> {
         if kubelet.host.is_empty() || kubelet.port == 0 {
             // What a simulated node is like.
             return Err(ConnectError::new(format!(
@@ -60,7 +101,7 @@ impl NodeConnector for Connector {
                 kubelet.node
             )));
         }
-        let stream = self.0.dialer.dial(&kubelet.host, kubelet.port).await;
+        let stream = self.dialer.dial(&kubelet.host, kubelet.port).await;
         stream.map(into_connection).map_err(|error| {
             ConnectError::new(match error {
                 orlop_wire::Error::Network { what, source } => {
@@ -74,11 +115,7 @@ impl NodeConnector for Connector {
     async fn dial(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
         let failed =
             |why: &dyn std::fmt::Display| ConnectError::new(format!("dial tcp {address}: {why}"));
-        let stream = self
-            .0
-            .env
-            .timeout(TIMEOUT, TcpStream::connect(address))
-            .await;
+        let stream = self.env.timeout(TIMEOUT, TcpStream::connect(address)).await;
         let stream = stream
             .map_err(|_| failed(&"i/o timeout"))?
             .map_err(|error| failed(&words(&error)))?;

@@ -5,7 +5,7 @@
 //!
 //! | joint | trait | what comes with Orlop |
 //! |---|---|---|
-//! | where everything is kept | [`core::store::Store`] | [`store::MemoryStore`], [`store::DurableStore`] |
+//! | where everything is kept | [`core::store::Store`] | [`store::MemoryStore`], [`store::DurableStore`], [`store::EtcdStore`] |
 //! | where pods go | [`core::scheduling`] | the plug-ins of [`sched`] |
 //! | what makes it so | [`core::controller::Controller`] | the controllers of [`controllers`] |
 //! | what runs containers | [`core::runtime::Runtime`] | [`runtime_cri::CriRuntime`]; simulated nodes, [`sim`] |
@@ -44,6 +44,7 @@ pub use orlop_store as store;
 pub use orlop_wire as wire;
 
 mod connector;
+mod election;
 mod host_node;
 mod identities;
 #[cfg(feature = "kube")]
@@ -57,5 +58,7 @@ pub mod sim;
 #[doc = include_str!("../docs/library.md")]
 mod library_guide {}
 
+pub use self::connector::KubeletDialer;
 pub use self::host_node::HostNode;
+pub use self::not_acted_on::not_acted_on;
 pub use self::plane::{ControlPlane, ControlPlaneBuilder, Error, ServingAt};

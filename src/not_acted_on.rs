@@ -3,7 +3,7 @@
 use orlop_core::resource::Resource;
 
 /// The resources that nothing acts on in a control plane with the default parts, each with its warning.
-pub(crate) fn not_acted_on() -> impl Iterator<Item = (Resource, &'static str)> {
+pub fn not_acted_on() -> impl Iterator<Item = (Resource, &'static str)> {
     NOT_ACTED_ON.iter().cloned()
 }
 

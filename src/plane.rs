@@ -19,21 +19,22 @@ use orlop_core::auth::{Authenticator, Authorizer, UserInfo};
 use orlop_core::client::Client;
 use orlop_core::controller::Controller;
 use orlop_core::env::{Env, TaskGroup};
+use orlop_core::leader_election::LeaderElector;
 use orlop_core::network::Cidr;
+use orlop_core::node::NodeConnector;
 use orlop_core::resource::Resource;
 use orlop_core::status::Status;
 use orlop_core::store::Store;
 use orlop_kubelet::agent::{AgentError, NodeAgent};
 use orlop_net_proxy::Proxy;
-use orlop_sched::{Profile, Scheduler};
+use orlop_sched::{Profile, Scheduler, SchedulerBuilder};
 use orlop_store::MemoryStore;
-use orlop_wire::kubeconfig::ClientConfig;
 use orlop_wire::listener::{Listener, ServerTls};
 use orlop_wire::pki::{ClientVerifier, ClusterPki, ClusterPkiOptions};
-use orlop_wire::remote::Dialer;
 use tokio::net::TcpListener;
 
-use crate::connector::Connector;
+use crate::connector::{Connector, KubeletDialer};
+use crate::election::{self, Election};
 use crate::host_node::HostNode;
 use crate::identities;
 use crate::not_acted_on::not_acted_on;
@@ -113,6 +114,8 @@ pub struct ControlPlaneBuilder {
     services: ServiceRange,
     cluster_cidrs: Vec<Cidr>,
     host: Option<HostNode>,
+    connector: Option<Arc<dyn NodeConnector>>,
+    election: Option<Election>,
     extend: Vec<Extend>,
 }
 
@@ -147,6 +150,8 @@ impl ControlPlaneBuilder {
             services: ServiceRange::default(),
             cluster_cidrs: Vec::new(),
             host: None,
+            connector: None,
+            election: None,
             extend: Vec::new(),
         }
     }
@@ -269,6 +274,20 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// The way to nodes and pods, for logs, `exec`, `attach`, `port-forward` and the proxies. By default kubelets are dialled with a certificate of
+    /// the PKI's. What runs on the node of this process is reached in memory all the same.
+    pub fn node_connector(mut self, connector: Arc<dyn NodeConnector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// Lets the scheduler, the controllers and the simulated nodes work only while they hold a lease each: for several control planes on one store. The
+    /// identity must be different for each of them.
+    pub fn leader_election(mut self, identity: &str) -> Self {
+        self.election = Some(Election::new(identity));
+        self
+    }
+
     /// The networks of all pods (`--cluster-cidr`), of which every node is given a part (`--allocate-node-cidrs`): one, or one of each family.
     /// Without, nodes get their ranges from elsewhere.
     pub fn cluster_cidrs(mut self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
@@ -304,7 +323,11 @@ impl ControlPlaneBuilder {
             .address(self.address.ip(), self.address.port())
             .client_ca(pki.authority.certificate_pem())
             .service_range(self.services);
-        let connector = connector(&pki, &env)?;
+        let beyond = match self.connector {
+            Some(connector) => connector,
+            None => connector(&pki, &env)?,
+        };
+        let connector = Connector::new(beyond);
         api = api
             .node_connector(Arc::new(connector.clone()))
             .nodes_join_by_token();
@@ -358,42 +381,72 @@ impl ControlPlaneBuilder {
             for controller in self.controllers {
                 manager = manager.shared_controller(controller);
             }
+            if let Some(election) = &self.election {
+                manager = manager.leader_election(election.of(election::CONTROLLERS));
+            }
             let manager = manager.build()?;
-            synced.push(manager.synced());
-            let token = tasks.token();
-            tasks.spawn(
+            if self.election.is_none() {
+                synced.push(manager.synced());
+            }
+            run_manager(
+                &tasks,
                 "controller-manager",
-                async move { manager.run(&token).await },
+                manager,
+                self.election.is_some(),
             );
         }
 
         if (self.defaults && !self.no_scheduler) || !self.profiles.is_empty() {
             let client: Arc<dyn Client> =
                 Arc::new(api.client(identities::scheduler(), "kube-scheduler"));
-            let mut scheduler = Scheduler::builder(client, env.clone());
-            if self.profiles.is_empty() {
-                scheduler = scheduler.profile(Profile::default_scheduler());
+            let mut profiles = self.profiles;
+            if profiles.is_empty() {
+                profiles.push(Profile::default_scheduler());
             }
-            for profile in self.profiles {
-                scheduler = scheduler.profile(profile);
-            }
-            let scheduler = scheduler.build()?;
+            let make = {
+                let (client, env) = (client.clone(), env.clone());
+                move || {
+                    let scheduler = Scheduler::builder(client.clone(), env.clone());
+                    let add = |scheduler: SchedulerBuilder, profile: &Profile| {
+                        scheduler.profile(profile.clone())
+                    };
+                    profiles.iter().fold(scheduler, add).build()
+                }
+            };
+            let scheduler = make()?;
             let token = tasks.token();
-            tasks.spawn("scheduler", async move { scheduler.run(token).await });
+            match &self.election {
+                None => tasks.spawn("scheduler", async move { scheduler.run(token).await }),
+                Some(election) => {
+                    let elector =
+                        LeaderElector::new(client, env.clone(), election.of(election::SCHEDULER));
+                    tasks.spawn("scheduler", async move {
+                        election::again_and_again(&elector, &token, |led| async {
+                            match make() {
+                                Ok(scheduler) => scheduler.run(led).await,
+                                Err(error) => tracing::error!(%error, "no scheduler"),
+                            }
+                        })
+                        .await;
+                    });
+                }
+            }
         }
 
         if let Some(nodes) = self.nodes.filter(|nodes| nodes.count > 0) {
             sim::grant(&*admin).await?;
             api.caught_up().await?;
             let clients = api.clone();
-            let manager = ControllerManager::builder(
+            let mut manager = ControllerManager::builder(
                 move |_| Arc::new(clients.client(sim::identity(), "kubelet")) as Arc<dyn Client>,
                 env.clone(),
             )
-            .controller(sim::Driver::new(nodes))
-            .build()?;
-            let token = tasks.token();
-            tasks.spawn("simulated nodes", async move { manager.run(&token).await });
+            .controller(sim::Driver::new(nodes));
+            if let Some(election) = &self.election {
+                manager = manager.leader_election(election.of(election::SIMULATED_NODES));
+            }
+            let manager = manager.build()?;
+            run_manager(&tasks, "simulated nodes", manager, self.election.is_some());
         }
         if let Some(host) = self.host {
             start_host(host, &api, &env, &tasks, &connector).await?;
@@ -404,6 +457,18 @@ impl ControlPlaneBuilder {
         }
         Ok(ControlPlane { api, pki, tasks })
     }
+}
+
+/// Runs controllers: once, or whenever they hold their lease.
+fn run_manager(tasks: &TaskGroup, what: &'static str, manager: ControllerManager, elected: bool) {
+    let token = tasks.token();
+    tasks.spawn(what, async move {
+        manager.run(&token).await;
+        while elected && !token.is_cancelled() {
+            tracing::warn!("{what}: the lease was lost, and is waited for");
+            manager.run(&token).await;
+        }
+    });
 }
 
 /// Starts the kubelet and the proxy of this machine.
@@ -440,17 +505,19 @@ async fn start_host(
 }
 
 /// The way to nodes: with a certificate of the API server's own, which a kubelet of another process knows it by.
-fn connector(pki: &ClusterPki, env: &Env) -> Result<Connector, Error> {
+fn connector(pki: &ClusterPki, env: &Env) -> Result<Arc<dyn NodeConnector>, Error> {
     let own = pki.authority.issue_client(
         KUBELET_CLIENT,
         std::iter::empty::<String>(),
         env.wall(),
         CERTIFICATE_VALIDITY,
     )?;
-    let mut config = ClientConfig::new("https://kubelet");
-    config.certificate_authority = Some(pki.authority.certificate_pem().to_owned());
-    config.credentials.certificate = Some(own);
-    Ok(Connector::new(Dialer::new(&config, env)?, env.clone()))
+    let authority = pki.authority.certificate_pem();
+    Ok(Arc::new(KubeletDialer::new(
+        Some(own),
+        Some(authority),
+        env,
+    )?))
 }
 
 /// The resources that the API server serves, from the same table that discovery shows.

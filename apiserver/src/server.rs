@@ -17,7 +17,7 @@ use orlop_core::store::{Store, StoreError};
 use crate::admission;
 use crate::authentication::{
     Authentication, BootstrapTokens, OpenIdDiscovery, ServiceAccountTokens, SigningKey,
-    StaticTokens, TokenIssuer,
+    StaticTokens, TokenIssuer, VerifyingKey,
 };
 use crate::authorization::{AggregationController, Masters, NodeAuthorizer, RbacAuthorizer, Union};
 use crate::bootstrap;
@@ -112,6 +112,7 @@ pub struct Builder {
     env: Env,
     tokens: Option<StaticTokens>,
     service_accounts: Option<(SigningKey, String)>,
+    service_account_keys: Vec<VerifyingKey>,
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn AdmissionPlugin>>,
@@ -142,6 +143,7 @@ impl Builder {
             env,
             tokens: None,
             service_accounts: None,
+            service_account_keys: Vec::new(),
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission: Vec::new(),
@@ -177,6 +179,14 @@ impl Builder {
     #[must_use]
     pub fn service_accounts(mut self, key: SigningKey, issuer: &str) -> Self {
         self.service_accounts = Some((key, issuer.to_owned()));
+        self
+    }
+
+    /// More keys by which service account tokens are believed (`--service-account-key-file`), beside the one that signs them: those of
+    /// tokens that were signed before, or are by another server.
+    #[must_use]
+    pub fn service_account_keys(mut self, keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
+        self.service_account_keys.extend(keys);
         self
     }
 
@@ -287,7 +297,12 @@ impl Builder {
         let mut issuer = None;
         let mut oidc = None;
         if let Some((key, name)) = self.service_accounts {
-            let verifying = vec![key.verifying_key().clone()];
+            let mut verifying = vec![key.verifying_key().clone()];
+            for other in self.service_account_keys {
+                if verifying.iter().all(|known| known.id() != other.id()) {
+                    verifying.push(other);
+                }
+            }
             oidc = Some(OpenIdDiscovery::new(
                 &name,
                 &self.address,

@@ -1,22 +1,32 @@
 //! The command line.
 
+mod apiserver;
+mod controller_manager;
 mod directory;
 mod down;
+mod election;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod failure;
 mod host;
+mod kubeconfigs;
 mod kubelet;
 mod nodes;
 mod pods;
 mod proxy;
+mod scheduler;
+mod serving;
 mod snapshots;
 mod stop;
+mod store;
 mod up;
+mod values;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use orlop::wire::kubeconfig::{ClientConfig, Kubeconfig};
 use tracing_subscriber::EnvFilter;
 
 use self::failure::Failure;
@@ -35,6 +45,12 @@ enum Command {
     Up(Box<up::Options>),
     /// Remove the real nodes of a cluster from this machine, with all that runs on them
     Down(down::Options),
+    /// Serve the API over a store
+    Apiserver(Box<apiserver::Options>),
+    /// Bind pods to nodes
+    Scheduler(Box<scheduler::Options>),
+    /// Make the cluster what the objects say
+    ControllerManager(Box<controller_manager::Options>),
     /// Run the pods that are bound to this node
     Kubelet(Box<kubelet::Options>),
     /// Serve a store to clients of etcd
@@ -63,6 +79,9 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Up(options) => run(up::run(*options)),
         Command::Down(options) => run(down::run(options)),
+        Command::Apiserver(options) => run(apiserver::run(*options)),
+        Command::Scheduler(options) => run(scheduler::run(*options)),
+        Command::ControllerManager(options) => run(controller_manager::run(*options)),
         Command::Kubelet(options) => run(kubelet::run(*options)),
         #[cfg(feature = "etcd")]
         Command::Etcd(options) => run(etcd::run(*options)),
@@ -76,6 +95,14 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How to reach the API server and who to be: by a kubeconfig, or as a pod is.
+fn client_config(kubeconfig: Option<&Path>) -> Result<ClientConfig, Failure> {
+    Ok(match kubeconfig {
+        Some(path) => Kubeconfig::load(path)?.resolve(None)?,
+        None => ClientConfig::in_cluster()?,
+    })
 }
 
 /// Runs a command that does many things at once.

@@ -4,25 +4,23 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use orlop::ControlPlane;
 use orlop::api::resources;
 use orlop::apiserver::authentication::StaticTokens;
 use orlop::core::client::{DeleteOptions, ListOptions};
 use orlop::core::env::Env;
 use orlop::core::resource::Resource;
-use orlop::core::store::Store;
 use orlop::sim::SimulatedNodes;
-use orlop::store::{DurableOptions, DurableStore, MemoryStore};
-use orlop::wire::kubeconfig::{ClientConfig, Credentials, Kubeconfig};
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
-use orlop::{ControlPlane, ServingAt};
 use tokio::net::TcpListener;
 
+use super::kubeconfigs::Kubeconfigs;
 use super::nodes::Machine;
 use super::stop::Stop;
-use super::{Failure, directory, host, kubelet, nodes};
+use super::store::{EtcdFlags, StoreKind};
+use super::{Failure, directory, election, host, kubelet, nodes, store};
 
 const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
 
@@ -42,9 +40,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
 
-    /// What keeps the objects
-    #[arg(long, value_enum, default_value_t = StoreKind::Durable)]
+    /// What keeps the objects: durable (on disk, in the directory), memory (gone with the process), etcd=URL[,URL…] (a cluster of etcd)
+    #[arg(long, value_name = "STORE", default_value_t = StoreKind::Durable)]
     store: StoreKind,
+
+    #[command(flatten)]
+    etcd: EtcdFlags,
 
     /// What runs the pods: auto (containerd where this machine has what it takes, else sim), sim (nodes that run nothing), containerd
     /// (nodes in network namespaces, each with a containerd of its own), cri=SOCKET (this machine as one node, with the engine there)
@@ -70,14 +71,6 @@ pub(crate) struct Options {
     /// A file of static tokens: token,user,uid,"group,…"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum StoreKind {
-    /// On disk: acknowledged means written
-    Durable,
-    /// In memory: gone with the process
-    Memory,
 }
 
 /// What runs the pods.
@@ -229,14 +222,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         names = names.server_name(name.as_str());
     }
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
-    let store: Arc<dyn Store> = match options.store {
-        StoreKind::Durable => Arc::new(DurableStore::open(
-            directory.join("store"),
-            DurableOptions::default(),
-            env.clone(),
-        )?),
-        StoreKind::Memory => Arc::new(MemoryStore::new(env.clone())),
-    };
+    let kubeconfigs = Kubeconfigs::new(&pki, &env)?;
+    let store = store::open(&options.store, &options.etcd, Some(&directory), &env).await?;
 
     let without: BTreeSet<Part> = options.without.into_iter().collect();
     let mut builder = ControlPlane::builder()
@@ -245,6 +232,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         .with_defaults()
         .pki(pki)
         .advertise(advertised);
+    if let StoreKind::Etcd(_) = options.store {
+        // Others may use the same etcd: one of all schedulers works, and one of all controller managers.
+        builder = builder.leader_election(&election::identity(&env));
+    }
     if let Some(tokens) = tokens {
         builder = builder.static_tokens(tokens);
     }
@@ -275,7 +266,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         plane.serve(socket)?;
     }
     let kubeconfig = directory.join("kubeconfig");
-    write_kubeconfig(&plane, serving, &kubeconfig)?;
+    kubeconfigs.write(&serving.url(), &directory)?;
     if let Some(machine) = &machine {
         forget(&plane, machine.removed()).await?;
     }
@@ -287,7 +278,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         None => (None, 0),
     };
 
-    say(&directory, options.store, &plan, adopted, &without);
+    say(&directory, &options.store, &plan, adopted, &without);
     if let Some(machine) = &machine {
         for name in machine.removed() {
             println!(
@@ -318,7 +309,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// A path as a word for a shell.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
     if text.chars().all(plain) {
@@ -327,7 +318,7 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
         .map_err(|error| Failure::new(format!("cannot listen at {address}: {error}")))
@@ -376,7 +367,7 @@ fn left_of_earlier(real: &Real, directory: &Path) -> Result<Option<String>, Fail
 }
 
 /// Says what was chosen and why.
-fn say(directory: &Path, store: StoreKind, plan: &Plan, adopted: usize, without: &BTreeSet<Part>) {
+fn say(directory: &Path, store: &StoreKind, plan: &Plan, adopted: usize, without: &BTreeSet<Part>) {
     let kinds = resources::builtin()
         .iter()
         .filter(|info| info.is_stored())
@@ -385,13 +376,7 @@ fn say(directory: &Path, store: StoreKind, plan: &Plan, adopted: usize, without:
         "Orlop {}: Kubernetes v1.36, {kinds} resources",
         env!("CARGO_PKG_VERSION")
     );
-    match store {
-        StoreKind::Durable => println!(
-            "  store    durable, in {}: what is acknowledged is on disk",
-            directory.join("store").display()
-        ),
-        StoreKind::Memory => println!("  store    in memory: everything is gone with this process"),
-    }
+    println!("  store    {}", store::describe(store, Some(directory)));
     let why = &plan.why;
     match &plan.real {
         Real::None if plan.simulated == 0 => println!("  nodes    none"),
@@ -430,7 +415,7 @@ fn say(directory: &Path, store: StoreKind, plan: &Plan, adopted: usize, without:
     }
 }
 
-fn read_tokens(file: &Path) -> Result<StaticTokens, Failure> {
+pub(super) fn read_tokens(file: &Path) -> Result<StaticTokens, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         Failure::new(format!(
             "cannot read --token-auth-file {}: {error}",
@@ -439,24 +424,6 @@ fn read_tokens(file: &Path) -> Result<StaticTokens, Failure> {
     })?;
     StaticTokens::parse(&text, &[])
         .map_err(|error| Failure::new(format!("--token-auth-file {}: {error}", file.display())))
-}
-
-fn write_kubeconfig(plane: &ControlPlane, serving: ServingAt, path: &Path) -> Result<(), Failure> {
-    let credentials = Credentials {
-        certificate: Some(plane.pki().admin.clone()),
-        ..Credentials::default()
-    };
-    let config = Kubeconfig::for_cluster(
-        "orlop",
-        &serving.url(),
-        Some(plane.pki().authority.certificate_pem()),
-        "kubernetes-admin",
-        &credentials,
-    );
-    config.store(path)?;
-    // What was written must be what a client reads.
-    let _: ClientConfig = Kubeconfig::load(path)?.resolve(None)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,13 +9,15 @@ mod node;
 mod pod;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use orlop_controllers::manager::ControllerManager;
 use orlop_core::auth::{ALL_AUTHENTICATED, UserInfo};
 use orlop_core::client::{Client, DeleteOptions, Patch};
 use orlop_core::controller::{Action, Context, Controller, Interests, ReconcileError};
-use orlop_core::env::CancelToken;
+use orlop_core::env::{CancelToken, Env};
 use orlop_core::object::{Object, ObjectKey};
 use orlop_core::resource::Resource;
 use orlop_core::status::Status;
@@ -81,6 +83,23 @@ impl SimulatedNodes {
             stop_after: Duration::from_millis(100),
             first_pod_address: Ipv4Addr::new(10, 244, 0, 0),
         }
+    }
+
+    /// Plays the nodes for an API server in another process, until cancelled. The client's user must be one who may do what kubelets do.
+    ///
+    /// # Errors
+    /// See [`orlop_controllers::manager::Error`].
+    pub async fn run(
+        self,
+        client: Arc<dyn Client>,
+        env: Env,
+        cancel: &CancelToken,
+    ) -> Result<(), orlop_controllers::manager::Error> {
+        let manager = ControllerManager::builder(move |_| client.clone(), env)
+            .controller(Driver::new(self))
+            .build()?;
+        manager.run(cancel).await;
+        Ok(())
     }
 }
 

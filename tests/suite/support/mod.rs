@@ -1,13 +1,17 @@
 //! What the end-to-end tests share: the real program in a directory of its own, and the real kubectl beside it.
 
+mod component;
 mod engine;
+mod etcd;
 mod images;
 mod kubectl;
 mod machine;
 mod raw;
 mod server;
 
+pub(crate) use self::component::Component;
 pub(crate) use self::engine::{Engine, Namespace, ip};
+pub(crate) use self::etcd::EtcdCluster;
 pub(crate) use self::kubectl::Kubectl;
 pub(crate) use self::machine::{IMAGE, Machine, can_have_nodes, page, until_nothing_is_left};
 pub(crate) use self::raw::{Answer, Raw};

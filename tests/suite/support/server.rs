@@ -52,8 +52,28 @@ impl Server {
 
     /// A server in a directory that may hold what another one left.
     pub(crate) fn start_in(directory: &Arc<TempDir>, arguments: &[&str]) -> Self {
+        let command = command(&directory.path().join("data"), arguments);
+        Self::spawn(directory, command)
+    }
+
+    /// `orlop apiserver` alone, in such a directory.
+    pub(crate) fn api_alone(directory: &Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
+        command.args([
+            "apiserver",
+            "--bind-address",
+            "127.0.0.1",
+            "--secure-port",
+            "0",
+        ]);
+        command.arg("--data-dir").arg(directory.path().join("data"));
+        command.args(arguments).stdin(Stdio::null());
+        Self::spawn(directory, command)
+    }
+
+    fn spawn(directory: &Arc<TempDir>, mut command: Command) -> Self {
         let log = directory.path().join("stderr");
-        let mut child = command(&directory.path().join("data"), arguments)
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -65,7 +85,7 @@ impl Server {
             if stdout.read_line(&mut said).unwrap() == 0 {
                 let _ = child.wait();
                 panic!(
-                    "orlop up ended: {said}\n{}",
+                    "orlop ended: {said}\n{}",
                     std::fs::read_to_string(&log).unwrap_or_default()
                 );
             }
@@ -139,7 +159,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- stderr of orlop up ---\n{}", self.stderr());
+            eprintln!("--- stderr of orlop ---\n{}", self.stderr());
         }
     }
 }
