@@ -365,8 +365,8 @@ mod tests {
         assert!(of("10.0.0.0/31").is_err() && of("fd00::/108").is_err());
     }
 
-    #[test]
-    fn who_brings_no_directory_must_name_the_files() {
+    #[tokio::test]
+    async fn who_brings_no_directory_must_name_the_files() {
         let why = Identity::read(&options(&[]), None, &Env::tokio());
         let Err(why) = why else {
             panic!("it has nothing to serve with");

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use orlop::core::client::{Client, ListOptions};
 use orlop::core::env::{CancelToken, Env};
 use orlop::core::resource::Resource;
 use orlop::sim::SimulatedNodes;
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{MAPS, client, directory, leader, pods_are_ready, share_keys, until};
@@ -86,25 +87,28 @@ async fn make_services(servers: [&Arc<dyn Client>; 2]) {
     }
 }
 
-/// Writes one object after the other, and tells which writes were acknowledged.
-async fn write_until(client: Arc<dyn Client>, stop: Arc<AtomicBool>) -> BTreeSet<String> {
-    let mut written = BTreeSet::new();
+/// Writes one object after the other, and takes note of those that were acknowledged.
+async fn write(client: Arc<dyn Client>, written: Arc<Mutex<BTreeSet<String>>>, stop: CancelToken) {
     let maps = client.resource(&MAPS).namespace("default");
     for n in 0.. {
-        if stop.load(Ordering::Acquire) {
-            break;
-        }
         let name = format!("written-{n}");
         let object = json!({"metadata": {"name": name}, "data": {"n": n.to_string()}});
         // A write whose answer was lost may be there or not.
         if maps.create(&object).await.is_ok() {
-            written.insert(name);
+            written.lock().insert(name);
         }
-        Env::tokio()
-            .sleep(std::time::Duration::from_millis(20))
-            .await;
+        if stop.is_cancelled() {
+            return;
+        }
+        Env::tokio().sleep(Duration::from_millis(20)).await;
     }
-    written
+}
+
+/// Waits until so many more writes have been acknowledged.
+async fn more(written: &Mutex<BTreeSet<String>>, count: usize) {
+    let before = written.lock().len();
+    let enough = || written.lock().len() >= before + count;
+    until("writes go on", || async { enough().then_some(()) }).await;
 }
 
 async fn names(client: &Arc<dyn Client>, resource: &Resource, namespace: &str) -> BTreeSet<String> {
@@ -154,8 +158,9 @@ async fn one_of_each_may_be_killed() {
     pods_are_ready(&by_second, "web", 6).await;
     make_services([&by_first, &by_second]).await;
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write_until(by_second.clone(), stop.clone()));
+    let (written, stop) = (Arc::default(), CancelToken::new());
+    let writer = tokio::spawn(write(by_second.clone(), Arc::clone(&written), stop.clone()));
+    more(&written, 10).await;
     etcd.kill(0);
     first.signal("KILL");
     first.wait();
@@ -188,9 +193,10 @@ async fn one_of_each_may_be_killed() {
     );
 
     // Nothing is lost, as a server says that has only just begun to look.
-    stop.store(true, Ordering::Release);
-    let written = writer.await.unwrap();
-    assert!(written.len() > 20, "{written:?}");
+    more(&written, 10).await;
+    stop.cancel();
+    writer.await.unwrap();
+    let written = written.lock().clone();
     drop(first);
     let again = Server::api_alone(&a, &["--store", &format!("etcd={urls}")]);
     let by_again = client(&again);
