@@ -31,7 +31,7 @@ impl Registry {
                 // Somebody else's is only not to be given to a Service.
                 let holder = ours
                     .filter(|by| *by == MANAGED_BY)
-                    .and_then(|_| lot.holder(&address.stored_json()));
+                    .and_then(|_| lot.holder(address.stored_json()));
                 held.insert(lot, holder);
             }
         }
