@@ -25,11 +25,14 @@ struct CatchUp {
     collator: Collator,
     ready: VecDeque<Arc<[Change]>>,
     failed: u32,
+    /// The newest revision of which the reader was given changes.
+    told: Revision,
 }
 
 enum State {
     Behind(Box<CatchUp>),
-    Level(WatchStream),
+    /// With the newest revision that the reader knows of from before.
+    Level(WatchStream, Revision),
     Ended,
 }
 
@@ -45,12 +48,14 @@ pub(super) fn watch(feed: Arc<Feed>, request: WatchRequest) -> WatchStream {
         collator: Collator::default(),
         ready: VecDeque::new(),
         failed: 0,
+        told: Revision::ZERO,
     }));
     futures::stream::unfold(state, |mut state| async move {
         loop {
             match state {
                 State::Behind(mut behind) => match behind.next().await {
                     Ok(Some(changes)) => {
+                        behind.told = changes.first().map_or(behind.told, Change::revision);
                         let item = Ok(WatchItem::Changes(changes));
                         return Some((item, State::Behind(behind)));
                     }
@@ -60,15 +65,19 @@ pub(super) fn watch(feed: Arc<Feed>, request: WatchRequest) -> WatchStream {
                             ..behind.request
                         };
                         match behind.feed.hub.watch(&behind.feed.history, request) {
-                            Ok(stream) => state = State::Level(stream),
+                            Ok(stream) => state = State::Level(stream, behind.told),
                             Err(error) => return Some((Err(error), State::Ended)),
                         }
                     }
                     Err(error) => return Some((Err(error), State::Ended)),
                 },
-                State::Level(mut stream) => {
+                State::Level(mut stream, told) => {
                     let item = stream.next().await?;
-                    return Some((item, State::Level(stream)));
+                    let known = matches!(item, Ok(WatchItem::Progress(at)) if at <= told);
+                    state = State::Level(stream, told);
+                    if !known {
+                        return Some((item, state));
+                    }
                 }
                 State::Ended => return None,
             }

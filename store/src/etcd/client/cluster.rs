@@ -168,7 +168,8 @@ fn channel(
         endpoint = endpoint
             .http2_keep_alive_interval(interval)
             .keep_alive_timeout(timeout)
-            .keep_alive_while_idle(true);
+            // etcd disconnects who probes a connection that carries no request.
+            .keep_alive_while_idle(false);
     }
     if scheme == "https" {
         let Some(tls) = &options.tls else {

@@ -99,7 +99,7 @@ impl EtcdOptions {
         self
     }
 
-    /// How often a connection is probed, and how long the answer to a probe may take before the connection is given up (10 and 5 seconds by default);
+    /// How often a connection with requests on it is probed, and how long the answer to a probe may take before the connection is given up (10 and 5 seconds by default);
     /// `None` for never. etcd disconnects a client that probes more often than its `--grpc-keepalive-min-time`, which is 5 seconds.
     #[must_use]
     pub fn keep_alive(mut self, interval_and_timeout: Option<(Duration, Duration)>) -> Self {
