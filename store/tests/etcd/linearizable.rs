@@ -3,29 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orlop_core::conformance::store::{
-    Load, Outcome, Subject, check_linearizable, record, store_part,
-};
+use orlop_core::conformance::store::{Load, Outcome, Subject, check_linearizable, record, store};
 use orlop_core::env::Env;
 use orlop_core::store::Store;
 
 use crate::support::{Cluster, get, put_until_done};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_passes_the_suite_of_concurrent_clients() {
-    let Some(cluster) = Cluster::start("a_cluster_passes_the_suite_of_concurrent_clients", 3)
-    else {
+async fn a_cluster_passes_the_suite() {
+    let Some(cluster) = Cluster::start("a_cluster_passes_the_suite", 3) else {
         return;
     };
     let env = Env::tokio();
     let cluster = &cluster;
-    for part in ["concurrency", "linearizability", "watch_order"] {
-        store_part(part, || async {
-            let etcd = cluster.connect().await;
-            Subject::new(Arc::new(etcd), env.clone()).used_before()
-        })
-        .await;
-    }
+    store(|| async {
+        let etcd = cluster.connect().await;
+        Subject::new(Arc::new(etcd), env.clone()).used_before()
+    })
+    .await;
 }
 
 /// Members are killed, the leader among them, and started again one after the other, while clients with a connection of their own each

@@ -3,6 +3,7 @@
 //! `etcd` and `etcdctl` are taken from the path. Where they are missing, the tests say that they were skipped.
 
 mod compaction;
+mod durable;
 mod failover;
 mod limits;
 mod linearizable;
