@@ -29,8 +29,10 @@ use orlop_kubelet::agent::{AgentError, NodeAgent};
 use orlop_net_proxy::Proxy;
 use orlop_sched::{Profile, Scheduler, SchedulerBuilder};
 use orlop_store::MemoryStore;
+use orlop_store::layers::{Metered, StoreMetrics};
 use orlop_wire::listener::{Listener, ServerTls};
 use orlop_wire::pki::{ClientVerifier, ClusterPki, ClusterPkiOptions};
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::connector::{Connector, KubeletDialer};
@@ -318,7 +320,11 @@ impl ControlPlaneBuilder {
         };
         let key = SigningKey::from_pem(&pki.service_account.key)
             .map_err(|error| Error::Key(error.to_string()))?;
+        let mut metrics = Registry::default();
+        let counted = StoreMetrics::register(&mut metrics);
+        let store = Arc::new(Metered::new(store, env.clone(), counted));
         let mut api = ApiServer::builder(store, env.clone())
+            .more_metrics(metrics)
             .service_accounts(key, &self.issuer)
             .address(self.address.ip(), self.address.port())
             .client_ca(pki.authority.certificate_pem())
@@ -451,8 +457,10 @@ impl ControlPlaneBuilder {
         if let Some(host) = self.host {
             start_host(host, &api, &env, &tasks, &connector).await?;
         }
-        // A control plane that is started is one that works: its controllers know what there is.
-        while !synced.iter().all(|synced| synced.load(Ordering::Acquire)) {
+        // A control plane that is started is one that works: its controllers know what there is. Of what cannot be read nobody will ever know.
+        while api.unreadable().is_empty()
+            && !synced.iter().all(|synced| synced.load(Ordering::Acquire))
+        {
             env.sleep(Duration::from_millis(2)).await;
         }
         Ok(ControlPlane { api, pki, tasks })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -42,6 +43,8 @@ const BUCKETS: [f64; 12] = [
 /// What is counted.
 pub(crate) struct Metrics {
     registry: Registry,
+    /// What others count, such as the store.
+    more: Vec<Registry>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     objects: Family<ResourceLabels, Gauge>,
@@ -62,7 +65,7 @@ fn histogram() -> Histogram {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(more: Vec<Registry>) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
@@ -91,6 +94,7 @@ impl Metrics {
         );
         Self {
             registry,
+            more,
             requests,
             durations,
             objects,
@@ -162,7 +166,10 @@ impl Metrics {
                     .set(i64::try_from(kind.len()).unwrap_or(i64::MAX));
             }
         }
-        prometheus_client::encoding::text::encode(out, &self.registry)
+        for registry in std::iter::once(&self.registry).chain(&self.more) {
+            encode_registry(out, registry)?;
+        }
+        encode_eof(out)
     }
 }
 

@@ -126,6 +126,7 @@ pub struct Builder {
     client_ca: String,
     nodes_join_by_token: bool,
     not_acted_on: Vec<(Resource, &'static str)>,
+    metrics: Vec<prometheus_client::registry::Registry>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -157,7 +158,15 @@ impl Builder {
             client_ca: String::new(),
             nodes_join_by_token: false,
             not_acted_on: Vec::new(),
+            metrics: Vec::new(),
         }
+    }
+
+    /// Metrics of other parts that `/metrics` is to show beside the server's own, such as the store's.
+    #[must_use]
+    pub fn more_metrics(mut self, registry: prometheus_client::registry::Registry) -> Self {
+        self.metrics.push(registry);
+        self
     }
 
     /// What Kubernetes has by default: the RBAC and Node authorizers, the admission plug-ins that are on, and the objects that
@@ -385,7 +394,7 @@ impl Builder {
             authentication: Some(authentication),
             authorizer,
             oidc,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(self.metrics),
             in_flight: Arc::new(InFlight::new()),
             connections: Connections::new(self.connector, &self.env, &stopping),
             address: self.address,
@@ -573,6 +582,13 @@ impl ApiServer {
             .wait_until_current()
             .await
             .map(drop)
+    }
+
+    /// The resources whose objects cannot be read from the store, each with why: what is stored was damaged, or the key that it was encrypted with is not
+    /// known. Requests for them are refused; everything else works. They are tried again now and then.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<(String, Arc<str>)> {
+        self.server.registry.caches.unreadable()
     }
 
     /// The environment that the server lives in.

@@ -5,6 +5,7 @@ mod http_rules;
 mod lists;
 mod nodes;
 mod several_servers;
+mod unreadable;
 mod watches;
 mod writes;
 

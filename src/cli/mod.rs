@@ -5,6 +5,7 @@ mod controller_manager;
 mod directory;
 mod down;
 mod election;
+mod encryption;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod failure;

@@ -10,7 +10,7 @@ use orlop::ControlPlane;
 use orlop::api::resources;
 use orlop::apiserver::authentication::StaticTokens;
 use orlop::core::client::{DeleteOptions, ListOptions};
-use orlop::core::env::Env;
+use orlop::core::env::{Env, TaskGroup};
 use orlop::core::resource::Resource;
 use orlop::sim::SimulatedNodes;
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
@@ -20,7 +20,7 @@ use super::kubeconfigs::Kubeconfigs;
 use super::nodes::Machine;
 use super::stop::Stop;
 use super::store::{EtcdFlags, StoreKind};
-use super::{Failure, directory, election, host, kubelet, nodes, store};
+use super::{Failure, directory, election, encryption, host, kubelet, nodes, store};
 
 const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
 
@@ -71,6 +71,9 @@ pub(crate) struct Options {
     /// A file of static tokens: token,user,uid,"group,…"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    encryption: encryption::Options,
 }
 
 /// What runs the pods.
@@ -224,11 +227,12 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
     let kubeconfigs = Kubeconfigs::new(&pki, &env)?;
     let store = store::open(&options.store, &options.etcd, Some(&directory), &env).await?;
+    let encryption = options.encryption.over(store)?;
 
     let without: BTreeSet<Part> = options.without.into_iter().collect();
     let mut builder = ControlPlane::builder()
         .env(env.clone())
-        .shared_store(store)
+        .shared_store(encryption.store())
         .with_defaults()
         .pki(pki)
         .advertise(advertised);
@@ -261,6 +265,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         builder = builder.node(host::node(endpoint, &directory, &env).await?);
     }
     let plane = builder.start().await?;
+    let tasks = TaskGroup::new(env.clone());
+    encryption.keep(&env, &tasks);
     let serving = plane.serve(socket)?;
     if let Some(socket) = inner {
         plane.serve(socket)?;
@@ -303,6 +309,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         agents.stop().await;
         eprintln!("orlop: what runs on the nodes goes on; `orlop down` ends it");
     }
+    tasks.shutdown().await;
     plane.shutdown().await;
     drop(lock);
     Ok(())

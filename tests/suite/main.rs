@@ -1,6 +1,7 @@
 //! The tests across crates, in one binary, because every further one is linked anew.
 
 mod documents;
+mod encryption;
 mod etcd;
 mod house;
 mod in_process;

@@ -45,6 +45,8 @@ pub(crate) struct KindCache {
     resource: Resource,
     state: RwLock<State>,
     last_change: AtomicU64,
+    /// Why the objects cannot be read from the store, while that is so.
+    unreadable: RwLock<Option<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -171,7 +173,18 @@ impl KindCache {
             resource,
             state: RwLock::default(),
             last_change: AtomicU64::new(0),
+            unreadable: RwLock::default(),
         }
+    }
+
+    /// Why the objects cannot be read from the store, if that is so.
+    pub(super) fn unreadable(&self) -> Option<Arc<str>> {
+        self.unreadable.read().clone()
+    }
+
+    /// Says that the objects cannot be read. [`replace`](Self::replace) says that they can.
+    pub(super) fn set_unreadable(&self, why: Option<Arc<str>>) {
+        *self.unreadable.write() = why;
     }
 
     /// The resource that the objects are stored as.
@@ -331,6 +344,7 @@ impl KindCache {
         state.floor = revision;
         self.last_change.store(revision.0, Ordering::Release);
         state.watchers.close(revision);
+        self.set_unreadable(None);
     }
 
     pub(super) fn put(&self, object: Object) {

@@ -9,6 +9,7 @@ mod kind;
 mod node_ports;
 mod progress;
 mod selection;
+mod unreadable;
 mod watcher;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use orlop_core::admission::ObjectReader;
 use orlop_core::env::{Env, TaskGroup};
 use orlop_core::object::Object;
@@ -137,7 +137,11 @@ impl Caches {
             let mut request =
                 RangeRequest::new(KeyRange::prefix(keys::ROOT)).page(FILL_PAGE, after.take());
             request.revision = revision;
-            let page = self.store.range(request).await?;
+            let page = match self.store.range(request).await {
+                Ok(page) => page,
+                Err(StoreError::Corrupt(_)) => return self.fill_by_kind().await,
+                Err(error) => return Err(error),
+            };
             let at = *revision.get_or_insert(page.revision);
             after = page.items.last().map(|kv| kv.key.clone());
             for kv in page.items {
@@ -184,7 +188,8 @@ impl Caches {
             };
             match self.store.watch(request).await {
                 Ok(mut stream) => {
-                    while let Some(item) = stream.next().await {
+                    let mut again = self.later();
+                    while let Some(item) = self.next(&mut stream, &mut again).await {
                         match item {
                             Ok(WatchItem::Changes(changes)) => {
                                 delay = Duration::from_millis(50);
@@ -278,6 +283,7 @@ pub(crate) fn store_status(error: StoreError) -> Status {
         StoreError::Unavailable(what) => {
             Status::unavailable(format!("the store is unavailable: {what}"))
         }
+        StoreError::Corrupt(what) => Status::internal(what),
         other => Status::internal(other),
     }
 }
@@ -290,9 +296,10 @@ impl ObjectReader for Caches {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Object>, Status> {
-        Ok(self
-            .kind(resource)
-            .and_then(|kind| kind.get(namespace, name)))
+        let Some(kind) = self.kind(resource) else {
+            return Ok(None);
+        };
+        Ok(self.readable(kind)?.get(namespace, name))
     }
 
     async fn get_live(
@@ -306,10 +313,10 @@ impl ObjectReader for Caches {
     }
 
     async fn list(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Status> {
-        Ok(self
-            .kind(resource)
-            .map(|kind| kind.list(namespace))
-            .unwrap_or_default())
+        let Some(kind) = self.kind(resource) else {
+            return Ok(Vec::new());
+        };
+        Ok(self.readable(kind)?.list(namespace))
     }
 
     async fn pods_on(&self, node: &str) -> Result<Vec<Object>, Status> {

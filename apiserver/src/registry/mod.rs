@@ -79,9 +79,11 @@ impl Registry {
 
     /// The cache of a resource.
     pub(crate) fn cache(&self, info: &ResourceInfo) -> Result<&Arc<KindCache>, Status> {
-        self.caches
+        let kind = self
+            .caches
             .kind(info.storage())
-            .ok_or_else(|| Status::internal(format!("{} has no cache", info.resource.plural)))
+            .ok_or_else(|| Status::internal(format!("{} has no cache", info.resource.plural)))?;
+        self.caches.readable(kind)
     }
 
     /// An object as it is now: from the cache when that has the newest version, else from the store.

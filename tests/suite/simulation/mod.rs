@@ -1,6 +1,5 @@
 //! A whole cluster on virtual time: the same seed gives the same log, and what fails heals.
 
-mod faults;
 mod log;
 
 use std::sync::Arc;
@@ -9,17 +8,18 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use orlop::ControlPlane;
 use orlop::core::client::{Client, DeleteOptions, ListOptions, Patch};
-use orlop::core::env::{Env, SimEnv, SimOptions};
+use orlop::core::env::{Env, SimEnv, SimOptions, TaskGroup};
 use orlop::core::resource::Resource;
 use orlop::core::status::Status;
 use orlop::core::store::Store;
 use orlop::sim::SimulatedNodes;
 use orlop::store::MemoryStore;
+use orlop::store::layers::{CallFaults, Cut, Delayed, FaultPlan, Faulty, Latency, Operation};
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use self::faults::{Faults, Faulty};
 use self::log::Log;
 
 const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments", "Deployment");
@@ -244,7 +244,43 @@ async fn picture(client: &dyn Client) -> String {
     picture
 }
 
-/// A rollout over a store that fails: first nothing may go wrong, then, when the store is well again, all must come right.
+const MAPS: Resource = Resource::namespaced("", "v1", "configmaps", "ConfigMap");
+
+/// Writes config maps, one after the other, and keeps what it was told of each: whether it is there.
+async fn write_maps(env: Env, client: Arc<dyn Client>, told: Arc<Mutex<Vec<(String, bool)>>>) {
+    for number in 0.. {
+        let name = format!("map-{number}");
+        let map = json!({"metadata": {"name": name}, "data": {"number": number.to_string()}});
+        let made = client
+            .resource(&MAPS)
+            .namespace("default")
+            .create(&map)
+            .await;
+        told.lock().push((name, made.is_ok()));
+        env.sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Nothing that was acknowledged is lost, and nothing is there in half.
+async fn check_maps(client: &dyn Client, told: &[(String, bool)]) {
+    let mut acknowledged = 0;
+    for (number, (name, made)) in told.iter().enumerate() {
+        let found = client.resource(&MAPS).namespace("default").get(name).await;
+        match found {
+            Ok(map) => assert_eq!(map.value().unwrap()["data"]["number"], number.to_string()),
+            Err(status) => assert!(status.is_not_found() && !made, "{name}: {status}"),
+        }
+        acknowledged += usize::from(*made);
+    }
+    // What was asked for meanwhile was of some weight, in both ways.
+    assert!(
+        acknowledged > 100 && acknowledged < told.len(),
+        "{acknowledged} of {}",
+        told.len()
+    );
+}
+
+/// A rollout over a store that fails in many ways: first nothing may go wrong, then, when the store is well again, all must come right.
 fn with_faults(keys: &Keys, seed: u64) {
     println!("seed {seed}");
     // ORLOP_LOG shows what the parts say.
@@ -261,14 +297,23 @@ fn with_faults(keys: &Keys, seed: u64) {
     let env = sim.env();
     let pki = keys.pki(&env);
     sim.block_on(async move {
-        let faults = Arc::new(Faults::none());
-        let store = Faulty::new(MemoryStore::new(env.clone()), env.clone(), faults.clone());
+        // The store is some way off, and what is between can break.
+        let far = Delayed::new(
+            Arc::new(MemoryStore::new(env.clone())),
+            env.clone(),
+            Latency::Exponential(Duration::from_micros(500)),
+        )
+        .changes(Latency::Uniform(Duration::ZERO, Duration::from_millis(3)));
+        let (store, faults) = Faulty::new(Arc::new(far), env.clone());
         let plane = plane(&env, pki, store).await;
         let client = plane.admin();
         let deployments = || client.resource(&DEPLOYMENTS).namespace("default");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tasks = TaskGroup::new(env.clone());
+        tasks.spawn_until_cancelled("maps", write_maps(env.clone(), client.clone(), told.clone()));
 
         // Each request may fail, and what failed may have happened; the user tries again, as users do.
-        faults.begin(8);
+        faults.set(FaultPlan::everything(0.12));
         until(&env, "a creation", Duration::from_secs(120), || {
             Box::pin(async {
                 match deployments().create(&web(3, "nginx:1.27")).await {
@@ -284,9 +329,34 @@ fn with_faults(keys: &Keys, seed: u64) {
             Box::pin(async { Ok(deployments().patch("web", Patch::Json(patch.clone())).await.is_ok()) })
         })
         .await;
-        env.sleep(Duration::from_secs(60)).await;
-        assert!(faults.happened() > 20, "only {} faults", faults.happened());
-        faults.end();
+        // In the middle of it the store is out of reach: first it refuses, then it is silent. Then its disk is full for a while, and at last
+        // answers alone get lost.
+        let lost = CallFaults {
+            lost_answer: 0.3,
+            ..CallFaults::default()
+        };
+        faults.schedule([
+            (Duration::from_secs(50), FaultPlan::everything(0.05).no_space()),
+            (Duration::from_secs(70), FaultPlan::none().on(Operation::Commit, lost)),
+        ]);
+        for (cut, duration) in [(Cut::Refuse, 20), (Cut::Silence, 15)] {
+            env.sleep(Duration::from_secs(5)).await;
+            faults.cut(cut);
+            env.sleep(Duration::from_secs(duration)).await;
+            faults.heal();
+        }
+        env.sleep(Duration::from_secs(45)).await;
+        let counts = faults.counts();
+        assert!(
+            counts.unavailable > 20
+                && counts.lost_requests > 5
+                && counts.lost_answers > 5
+                && counts.no_space > 5
+                && counts.watches_ended > 1,
+            "{counts:?}"
+        );
+        faults.clear();
+        tasks.shutdown().await;
 
         // What failed often is tried again after 1,000 seconds at the latest, as in Kubernetes.
         let end = env.now() + Duration::from_secs(1_100);
@@ -296,6 +366,8 @@ fn with_faults(keys: &Keys, seed: u64) {
             }
             env.sleep(Duration::from_millis(100)).await;
         }
+        let told = told.lock().clone();
+        check_maps(&*client, &told).await;
         plane.shutdown().await;
     });
 }
