@@ -32,6 +32,7 @@ pub(crate) struct Options {
         long,
         value_name = "BOOL",
         requires = "encryption_provider_config",
+        action = clap::ArgAction::Set,
         num_args = 0..=1,
         require_equals = true,
         default_value_t = false,
@@ -193,6 +194,27 @@ mod tests {
 
     fn failure(path: &Path) -> String {
         read(path).err().map(|failure| failure.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_flags_are_kube_apiserver_s() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            options: Options,
+        }
+        let file = ["x", "--encryption-provider-config", "f"];
+        let reload = |more: &[&'static str]| {
+            let words = file.iter().chain(more);
+            let parsed = Arguments::try_parse_from(words).ok()?;
+            Some(parsed.options.encryption_provider_config_automatic_reload)
+        };
+        assert_eq!(reload(&[]), Some(false));
+        assert_eq!(reload(&["--encryption-provider-config-automatic-reload"]), Some(true));
+        assert_eq!(reload(&["--encryption-provider-config-automatic-reload=false"]), Some(false));
+        let alone = ["x", "--encryption-provider-config-automatic-reload"];
+        assert!(Arguments::try_parse_from(alone).is_err());
     }
 
     #[test]

@@ -498,21 +498,17 @@ impl Metered {
         self.call(&self.metrics.other(), verb, call).await
     }
 
-    fn wrote(&self, steps: &[Step]) {
-        for step in steps {
-            match step {
-                Step::Put {
-                    key,
-                    value: Some(value),
-                    ..
-                } => self.metrics.of_key(key).written.observe(value.len() as f64),
-                Step::Nested(inner) => {
-                    // Which branch is taken is not known yet; most have one.
-                    self.wrote(&inner.success);
-                }
-                Step::Read(_) | Step::Put { .. } | Step::Delete { .. } => {}
-            }
-        }
+    /// The sizes of the values that a branch writes, without those of nested transactions.
+    fn sizes(&self, steps: &[Step]) -> Vec<(Arc<PerResource>, usize)> {
+        let puts = steps.iter().filter_map(|step| match step {
+            Step::Put {
+                key,
+                value: Some(value),
+                ..
+            } => Some((self.metrics.of_key(key), value.len())),
+            _ => None,
+        });
+        puts.collect()
     }
 
     fn read_by(&self, steps: &[StepResult]) {
@@ -590,14 +586,22 @@ impl Store for Metered {
     async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
         let of = self.metrics.of_key(key_of_txn(&txn));
         let verb = Verb::of_txn(&txn);
-        for op in &txn.ops {
-            if let Op::Put { value, .. } = op {
-                of.written.observe(value.len() as f64);
-            }
-        }
+        let mut sizes = txn.ops.iter().filter_map(|op| match op {
+            Op::Put { value, .. } => Some(value.len()),
+            Op::Delete(_) => None,
+        });
+        // Nearly all commits write one value, for which nothing is allocated.
+        let (first, more) = (sizes.next(), sizes.collect::<Vec<_>>());
         let commit = self.call(&of, verb, self.inner.commit(txn)).await?;
-        if matches!(commit, Commit::Refused { .. }) {
-            of.refusals.inc();
+        match commit {
+            Commit::Applied { .. } => {
+                for size in first.into_iter().chain(more) {
+                    of.written.observe(size as f64);
+                }
+            }
+            Commit::Refused { .. } => {
+                of.refusals.inc();
+            }
         }
         Ok(commit)
     }
@@ -656,13 +660,22 @@ impl Store for Metered {
         let of = self
             .metrics
             .of_key(key_of_transaction(&transaction).unwrap_or_default());
-        self.wrote(&transaction.success);
+        let (then, otherwise) = (
+            self.sizes(&transaction.success),
+            self.sizes(&transaction.failure),
+        );
         let result = self
             .call(&of, Verb::Txn, self.inner.transact(transaction))
             .await?;
         self.read_by(&result.steps);
-        if !result.succeeded {
+        let written = if result.succeeded {
+            then
+        } else {
             of.refusals.inc();
+            otherwise
+        };
+        for (of, size) in written {
+            of.written.observe(size as f64);
         }
         Ok(result)
     }

@@ -216,7 +216,7 @@ fn what_is_asked_is_counted_by_operation_and_resource() {
     has(&text, &format!("orlop_store_read_bytes_total{of_pods} 6"));
     has(
         &text,
-        &format!("orlop_store_written_value_bytes_sum{of_pods} 16.0"),
+        &format!("orlop_store_written_value_bytes_sum{of_pods} 11.0"),
     );
     has(
         &text,
