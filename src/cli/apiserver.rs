@@ -12,10 +12,13 @@ use orlop::apiserver::bootstrap::KUBELET_CLIENT;
 use orlop::apiserver::{ApiServer, ServiceRange};
 use orlop::core::env::{Env, TaskGroup};
 use orlop::core::network::Cidr;
+use orlop::store::layers::{Metered, StoreMetrics};
 use orlop::wire::listener::{Listener, ServerTls};
 use orlop::wire::pki::{ClientVerifier, ClusterPki, ClusterPkiOptions, KeyAndCertificate};
 use orlop::{KubeletDialer, ServingAt};
+use prometheus_client::registry::Registry;
 
+use super::encryption::EncryptionFlags;
 use super::kubeconfigs::Kubeconfigs;
 use super::stop::Stop;
 use super::store::{EtcdFlags, StoreKind};
@@ -108,6 +111,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set)]
     anonymous_auth: bool,
+
+    #[command(flatten)]
+    encryption: EncryptionFlags,
 
     /// End when standard input does
     #[arg(long, hide = true)]
@@ -270,7 +276,12 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let dialer = KubeletDialer::new(identity.to_kubelets, identity.kubelet_ca.as_deref(), &env)?;
     let store = store::open(&kind, &options.etcd, home.as_deref(), &env).await?;
 
-    let mut builder = ApiServer::builder(store, env.clone())
+    let encryption = options.encryption.over(store)?;
+    let mut metrics = Registry::default();
+    let counted = StoreMetrics::register(&mut metrics);
+    let store = Metered::new(encryption.store(), env.clone(), counted);
+    let mut builder = ApiServer::builder(Arc::new(store), env.clone())
+        .more_metrics(metrics)
         .with_defaults()
         .anonymous(options.anonymous_auth)
         .service_accounts(identity.signing, &options.service_account_issuer)
@@ -286,6 +297,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
     let api = builder.start().await?;
     let tasks = TaskGroup::new(env.clone());
+    encryption.keep(&env, &tasks);
     let (service, clock, token) = (api.service(), env.clone(), tasks.token());
     tasks.spawn("listener", async move {
         let listener = Listener::tls(tls);

@@ -22,7 +22,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// What can be said of encryption, by kube-apiserver's names.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Options {
+pub(crate) struct EncryptionFlags {
     /// A file that says which resources are encrypted in the store, and with which keys: an EncryptionConfiguration
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
@@ -54,7 +54,7 @@ struct File {
     digest: Vec<u8>,
 }
 
-impl Options {
+impl EncryptionFlags {
     /// Puts encryption over a store. Without a configuration nothing is encrypted, and what is encrypted is not taken for something else.
     pub(crate) fn over(&self, store: Arc<dyn Store>) -> Result<Encryption, Failure> {
         let (config, file) = match &self.encryption_provider_config {
@@ -202,7 +202,7 @@ mod tests {
         #[derive(Parser)]
         struct Arguments {
             #[command(flatten)]
-            options: Options,
+            options: EncryptionFlags,
         }
         let file = ["x", "--encryption-provider-config", "f"];
         let reload = |more: &[&'static str]| {
@@ -211,8 +211,14 @@ mod tests {
             Some(parsed.options.encryption_provider_config_automatic_reload)
         };
         assert_eq!(reload(&[]), Some(false));
-        assert_eq!(reload(&["--encryption-provider-config-automatic-reload"]), Some(true));
-        assert_eq!(reload(&["--encryption-provider-config-automatic-reload=false"]), Some(false));
+        assert_eq!(
+            reload(&["--encryption-provider-config-automatic-reload"]),
+            Some(true)
+        );
+        assert_eq!(
+            reload(&["--encryption-provider-config-automatic-reload=false"]),
+            Some(false)
+        );
         let alone = ["x", "--encryption-provider-config-automatic-reload"];
         assert!(Arguments::try_parse_from(alone).is_err());
     }
@@ -244,7 +250,7 @@ mod tests {
         sim.block_on(async move {
             let inner: Arc<dyn Store> = Arc::new(MemoryStore::new(env.clone()));
             inner.commit(Txn::put(KEY, "plain")).await.unwrap();
-            let options = Options {
+            let options = EncryptionFlags {
                 encryption_provider_config: Some(path.clone()),
                 encryption_provider_config_automatic_reload: true,
             };

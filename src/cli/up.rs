@@ -16,11 +16,12 @@ use orlop::sim::SimulatedNodes;
 use orlop::wire::pki::{ClusterPki, ClusterPkiOptions};
 use tokio::net::TcpListener;
 
+use super::encryption::EncryptionFlags;
 use super::kubeconfigs::Kubeconfigs;
 use super::nodes::Machine;
 use super::stop::Stop;
 use super::store::{EtcdFlags, StoreKind};
-use super::{Failure, directory, election, encryption, host, kubelet, nodes, store};
+use super::{Failure, directory, election, host, kubelet, nodes, store};
 
 const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
 
@@ -73,7 +74,7 @@ pub(crate) struct Options {
     token_auth_file: Option<PathBuf>,
 
     #[command(flatten)]
-    encryption: encryption::Options,
+    encryption: EncryptionFlags,
 }
 
 /// What runs the pods.

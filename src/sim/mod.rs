@@ -32,6 +32,8 @@ const LEASES: Resource = Resource::namespaced("coordination.k8s.io", "v1", "leas
 
 /// The name of the driver.
 const NAME: &str = "simulated-nodes";
+/// How often what a node knows of its pods is compared with what is written: a kubelet does so every ten seconds.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 
 /// What simulated nodes are like.
 #[derive(Clone, Debug)]
@@ -298,6 +300,19 @@ impl Controller for Driver {
                 if let Some(ip) = value.pointer("/status/podIP").and_then(Value::as_str) {
                     self.addresses.lock().note(key, ip);
                 }
+                let Some(since) = pod::doubted_since(&value) else {
+                    return Ok(Action::Done);
+                };
+                // As a kubelet does, which compares what it knows with what is written now and then.
+                let now = ctx.env().wall();
+                let says = since.checked_add(COMPARE_EVERY).unwrap_or(now);
+                if let Ok(left) = Duration::try_from(says.duration_since(now))
+                    && !left.is_zero()
+                {
+                    return Ok(Action::RequeueAfter(left));
+                }
+                self.patch_status(ctx, &pod, pod::ready_after_all(now))
+                    .await?;
                 Ok(Action::Done)
             }
             _ => Ok(Action::Done),

@@ -39,6 +39,26 @@ pub(super) fn started_at(pod: &Value) -> Option<Timestamp> {
     time(pod.pointer("/status/containerStatuses/0/state/running/startedAt")?)
 }
 
+/// Since when somebody says that it is not ready, though it runs: the node controller does, of the pods of nodes that it does not hear of.
+pub(super) fn doubted_since(pod: &Value) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready")?;
+    if ready["status"] == "True" {
+        return None;
+    }
+    time(&ready["lastTransitionTime"])
+}
+
+/// It is ready after all.
+pub(super) fn ready_after_all(now: Timestamp) -> Value {
+    json!({"conditions": [{
+        "type": "Ready",
+        "status": "True",
+        "lastTransitionTime": seconds(now),
+        "reason": null,
+        "message": null,
+    }]})
+}
+
 fn seconds(now: Timestamp) -> String {
     Timestamp::from_second(now.as_second())
         .unwrap_or(now)
@@ -189,6 +209,18 @@ pub(super) fn succeeded(pod: &Value, now: Timestamp) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_doubted_when_another_says_that_it_is_not_ready() {
+        let mut pod = json!({
+            "metadata": {"name": "p", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "image": "z"}]},
+        });
+        pod["status"] = running(&pod, "10.0.0.2", "198.18.0.2", Timestamp::UNIX_EPOCH);
+        assert_eq!(doubted_since(&pod), None);
+        pod["status"]["conditions"][2]["status"] = json!("False");
+        assert_eq!(doubted_since(&pod), Some(Timestamp::UNIX_EPOCH));
+    }
 
     #[test]
     fn statuses_follow_the_spec() {
