@@ -35,13 +35,15 @@ fn conforms_on_virtual_time() {
     }
 }
 
-/// A store with nothing but what has no default, and leases.
+/// A store with nothing but what has no default, and leases. Others come between its reads and its commits.
 struct Plain(MemoryStore);
 
 #[async_trait]
 impl Store for Plain {
     async fn range(&self, request: RangeRequest) -> Result<RangeResult, StoreError> {
-        self.0.range(request).await
+        let read = self.0.range(request).await;
+        tokio::task::yield_now().await;
+        read
     }
     async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
         self.0.commit(txn).await
@@ -79,6 +81,48 @@ fn the_defaults_of_the_contract_conform() {
             Subject::new(Arc::new(plain), env.clone()).with_simple_transactions()
         })
         .await;
+    });
+}
+
+/// Clients count with the default transactions, which others overtake again and again.
+#[test]
+fn default_transactions_are_tried_again() {
+    let sim = SimEnv::with_options(SimOptions {
+        seed: 2,
+        shuffle: true,
+        ..SimOptions::default()
+    });
+    let env = sim.env();
+    sim.block_on(async move {
+        let plain = Arc::new(Plain(MemoryStore::new(env.clone())));
+        let tasks = TaskGroup::new(env.clone());
+        for _ in 0..4 {
+            let plain = plain.clone();
+            tasks.spawn("client", async move {
+                for _ in 0..20 {
+                    let kept = orlop_core::store::Step::Put {
+                        key: "/a".into(),
+                        value: Some("x".into()),
+                        lease: orlop_core::store::PutLease::Set(None),
+                        previous: true,
+                    };
+                    let transaction = Transaction {
+                        success: vec![kept],
+                        ..Transaction::default()
+                    };
+                    let result = plain.transact(transaction).await.expect("a transaction");
+                    // What it tells was there stood just before it.
+                    let [orlop_core::store::StepResult::Put { previous }] = result.steps.as_slice()
+                    else {
+                        panic!("{result:?}");
+                    };
+                    let before = previous.as_ref().map_or(1, |kv| kv.mod_revision.0);
+                    assert_eq!(before + 1, result.revision.0);
+                }
+            });
+        }
+        tasks.idle().await;
+        assert_eq!(plain.revision().await.expect("the revision"), Revision(81));
     });
 }
 
