@@ -49,6 +49,9 @@ use crate::shared::Shared;
 /// How long after a failed write the next attempt is made to end a lease that has run out.
 const LEASE_RETRY: Duration = Duration::from_secs(1);
 
+/// How many old commits every new one forgets at most, when history is to become shorter.
+const FORGOTTEN: usize = 2;
+
 /// The most bytes that one transaction may write.
 const TRANSACTION_BYTES: usize = 64 << 20;
 
@@ -305,9 +308,13 @@ impl Pipe {
         let (value, done) = loop {
             let room = self.queue.room();
             {
+                // As much as comes in goes: by those who write, because they hold the lock already, and out of the lock to the end.
+                let mut forgotten = Vec::with_capacity(FORGOTTEN);
                 let mut index = self.shared.index.write();
                 if self.queue.check()? {
-                    break attempt(&mut index)?;
+                    let queued = attempt(&mut index)?;
+                    index.trim_some(self.shared.hub.seen(), FORGOTTEN, &mut forgotten);
+                    break queued;
                 }
             }
             room.await;

@@ -12,7 +12,6 @@ use super::checkpoint::{self, Asked, Asking, Mark, Unfinished};
 use super::disk::Disk;
 use super::log::{self, AppendError, Log, refused};
 use super::queue::{Batch, LeaseEvent, Queue};
-use crate::mvcc::TRIM_STEP;
 use crate::shared::Shared;
 
 /// How much room an empty batch keeps.
@@ -97,12 +96,6 @@ impl Writer {
         }
         publish(&self.pipe.shared, batch);
         batch.answer(Ok(()));
-        // As much as came in goes, a little at a time.
-        for _ in 0..=batch.commits / TRIM_STEP * 2 {
-            if !self.pipe.shared.trim_step() {
-                break;
-            }
-        }
     }
 
     /// Takes back what is not on disk, and all that was decided on top of it.

@@ -37,8 +37,18 @@ impl Index {
     ///
     /// What was forgotten is for the caller to drop, best without the lock: that takes longer than to forget it.
     pub(crate) fn trim(&mut self, seen: u64, forgotten: &mut Vec<Arc<[Change]>>) -> bool {
+        self.trim_some(seen, TRIM_STEP, forgotten)
+    }
+
+    /// As [`trim`](Self::trim), and `most` commits at most.
+    pub(crate) fn trim_some(
+        &mut self,
+        seen: u64,
+        most: usize,
+        forgotten: &mut Vec<Arc<[Change]>>,
+    ) -> bool {
         let pin = self.pins.iter().copied().min().unwrap_or(u64::MAX);
-        for _ in 0..TRIM_STEP {
+        for _ in 0..most {
             let first = self.history.first();
             // The newest published commit stays, so that the newest state can be read and watched from.
             if first >= self.visible || first >= pin {
