@@ -85,22 +85,22 @@ impl Inner {
         let mut gauges = vec![
             gauge(
                 "etcd_server_has_leader",
-                "Whether or not a leader exists. 1 is existence, 0 is not.",
+                "1 where there is a leader. There always is one.",
                 1.0,
             ),
             gauge(
                 "etcd_server_is_leader",
-                "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+                "1 where it is this member. It always is.",
                 1.0,
             ),
             gauge(
                 "etcd_debugging_mvcc_watcher_total",
-                "Total number of watchers.",
+                "Watches that are open.",
                 self.metrics.watchers.load(Ordering::Relaxed) as f64,
             ),
             gauge(
                 "etcd_debugging_mvcc_watch_stream_total",
-                "Total number of watch streams.",
+                "Streams of watches that are open.",
                 self.metrics.watch_streams.load(Ordering::Relaxed) as f64,
             ),
         ];
@@ -111,12 +111,12 @@ impl Inner {
         if let Ok(found) = self.store.range(everything).await {
             gauges.push(gauge(
                 "etcd_debugging_mvcc_keys_total",
-                "Total number of keys.",
+                "Keys that are there.",
                 found.remaining as f64,
             ));
             gauges.push(gauge(
                 "etcd_debugging_mvcc_current_revision",
-                "The current revision of store.",
+                "The newest revision.",
                 found.revision.0 as f64,
             ));
         }
@@ -124,19 +124,19 @@ impl Inner {
             let size = upkeep.size();
             gauges.push(gauge(
                 "etcd_mvcc_db_total_size_in_bytes",
-                "Total size of the underlying database physically allocated in bytes.",
+                "Bytes that the store takes.",
                 size.total as f64,
             ));
             gauges.push(gauge(
                 "etcd_mvcc_db_total_size_in_use_in_bytes",
-                "Total size of the underlying database logically in use in bytes.",
+                "Bytes of them that its state needs.",
                 size.in_use as f64,
             ));
         }
         if let Some(quota) = self.options.quota_bytes {
             gauges.push(gauge(
                 "etcd_server_quota_backend_bytes",
-                "Current backend storage quota size in bytes.",
+                "Bytes that the state may take.",
                 quota as f64,
             ));
         }

@@ -98,17 +98,17 @@ impl Metrics {
         let counters = [
             (
                 "etcd_debugging_mvcc_events_total",
-                "Total number of events sent by this member.",
+                "Events sent to watches.",
                 &self.events,
             ),
             (
                 "etcd_server_health_success",
-                "The total number of successful health checks",
+                "Health checks that found the server well.",
                 &self.health_success,
             ),
             (
                 "etcd_server_health_failures",
-                "The total number of failed health checks",
+                "Health checks that did not.",
                 &self.health_failures,
             ),
         ];
@@ -118,7 +118,7 @@ impl Metrics {
             writeln!(out, "{name} {}", value.load(Ordering::Relaxed))?;
         }
         out.push_str(
-            "# HELP grpc_server_handled_total Total number of RPCs completed on the server, regardless of success or failure.\n\
+            "# HELP grpc_server_handled_total Calls that have ended, well or not.\n\
              # TYPE grpc_server_handled_total counter\n",
         );
         for (method, calls) in Method::ALL.iter().zip(&self.calls) {
@@ -134,7 +134,7 @@ impl Metrics {
             }
         }
         out.push_str(
-            "# HELP grpc_server_started_total Total number of RPCs started on the server.\n\
+            "# HELP grpc_server_started_total Calls that have begun.\n\
              # TYPE grpc_server_started_total counter\n",
         );
         for (method, calls) in Method::ALL.iter().zip(&self.calls) {
