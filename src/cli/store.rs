@@ -58,6 +58,7 @@ fn urls(text: &str) -> Vec<String> {
 
 /// How to be believed by etcd, and whom to believe. The names of the files are kube-apiserver's.
 #[derive(Debug, Args)]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code))]
 pub(super) struct EtcdFlags {
     /// The authorities that sign etcd's certificates
     #[arg(long, value_name = "FILE")]
