@@ -3,6 +3,8 @@
 mod apiserver;
 mod controller_manager;
 mod directory;
+#[cfg(feature = "etcd")]
+mod door;
 mod down;
 mod election;
 mod encryption;

@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 use orlop::core::env::Env;
 use orlop::core::store::{KeyRange, RangeRequest, Store, StoreError};
 use orlop::store::{DurableOptions, DurableStore, SnapshotInfo, Upkeep, snapshot};
+#[cfg(feature = "etcd")]
+use orlop::store::{EtcdOptions, EtcdStore};
 
 use super::{Failure, directory};
 
@@ -24,7 +26,7 @@ enum Command {
     Backup(Backup),
     /// Make a store of such a file, from here or from `etcdctl snapshot save`
     Restore(Restore),
-    /// Look into such a file, or into a store that nobody uses
+    /// Look into such a file, or into a store
     Status(Status),
 }
 
@@ -89,18 +91,77 @@ fn store_of(data_dir: &Path) -> Result<PathBuf, Failure> {
     )))
 }
 
-/// Opens the store of a cluster that does not run.
-fn open(data_dir: &Path, env: &Env) -> Result<DurableStore, Failure> {
+/// A store, by whoever may use it.
+enum Opened {
+    /// Nobody else does.
+    Own(DurableStore),
+    /// A program that runs does, and is asked by its socket.
+    #[cfg(feature = "etcd")]
+    Served(Box<EtcdStore>),
+}
+
+impl Opened {
+    fn store(&self) -> &dyn Store {
+        match self {
+            Self::Own(store) => store,
+            #[cfg(feature = "etcd")]
+            Self::Served(store) => &**store,
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Self::Own(store) => store.close().await,
+            #[cfg(feature = "etcd")]
+            Self::Served(store) => store.close().await,
+        }
+    }
+
+    async fn save(&self, path: &Path, replace: bool) -> Result<SnapshotInfo, StoreError> {
+        match self {
+            Self::Own(store) => store.backup(path, replace).await,
+            #[cfg(feature = "etcd")]
+            Self::Served(store) => {
+                let saved = snapshot::SnapshotFile::create(path, replace)?;
+                store.snapshot(saved.file()).await?;
+                let info = snapshot::read(saved.file(), &mut |_| Ok(()))?;
+                saved.finish()?;
+                Ok(info)
+            }
+        }
+    }
+}
+
+/// Opens the store of a cluster, or asks the program that has it open.
+async fn open(data_dir: &Path, env: &Env) -> Result<Opened, Failure> {
+    #[cfg(feature = "etcd")]
+    if let Some(store) = served(data_dir, env).await? {
+        return Ok(Opened::Served(Box::new(store)));
+    }
     let store = store_of(data_dir)?;
-    DurableStore::open(&store, DurableOptions::default(), env.clone()).map_err(
-        |error| match holder(&store.join("lock")) {
+    match DurableStore::open(&store, DurableOptions::default(), env.clone()) {
+        Ok(store) => Ok(Opened::Own(store)),
+        Err(error) => Err(match holder(&store.join("lock")) {
             Some(process) if matches!(error, StoreError::Unavailable(_)) => Failure::new(format!(
-                "{process} uses the store in {}: stop it first",
+                "{process} uses the store in {} and does not serve it here: stop it first",
                 store.display()
             )),
             _ => error.into(),
-        },
-    )
+        }),
+    }
+}
+
+/// The store of a program that serves it at the cluster's socket.
+#[cfg(feature = "etcd")]
+async fn served(data_dir: &Path, env: &Env) -> Result<Option<EtcdStore>, Failure> {
+    let socket = data_dir.join(super::door::SOCKET);
+    // One that nobody listens at is what a killed program left.
+    if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        return Ok(None);
+    }
+    let socket = socket.canonicalize()?;
+    let options = EtcdOptions::new([format!("unix://{}", socket.display())]);
+    Ok(Some(EtcdStore::connect(options, env.clone()).await?))
 }
 
 /// The process that holds the lock on a file, as far as the kernel tells.
@@ -145,8 +206,8 @@ fn contents(info: &SnapshotInfo) -> String {
 
 async fn backup(options: Backup) -> Result<(), Failure> {
     let env = Env::tokio();
-    let store = open(&data_dir(options.data_dir)?, &env)?;
-    let saved = store.backup(&options.file, options.replace).await;
+    let store = open(&data_dir(options.data_dir)?, &env).await?;
+    let saved = store.save(&options.file, options.replace).await;
     store.close().await;
     let info = saved.map_err(|error| match error {
         StoreError::InvalidRequest(text) => Failure::new(format!("{text}; --replace replaces it")),
@@ -188,18 +249,26 @@ async fn status(options: Status) -> Result<(), Failure> {
 
 async fn status_of_store(data_dir: &Path) -> Result<(), Failure> {
     let env = Env::tokio();
-    let store = open(data_dir, &env)?;
+    let opened = open(data_dir, &env).await?;
+    let store = opened.store();
     let request = RangeRequest {
         count_only: true,
         ..RangeRequest::new(KeyRange::prefix(""))
     };
     let read = store.range(request).await?;
-    let (leases, size) = (store.leases().await?.len(), store.size());
-    store.close().await;
+    let leases = store.leases().await?.len();
+    let size = match &opened {
+        Opened::Own(store) => Some(store.size()),
+        #[cfg(feature = "etcd")]
+        Opened::Served(_) => None,
+    };
+    opened.close().await;
     println!("revision  {}", read.revision);
     println!("keys      {}", read.remaining);
     println!("leases    {leases}");
-    println!("bytes     {}, of them in use {}", size.total, size.in_use);
+    if let Some(size) = size {
+        println!("bytes     {}, of them in use {}", size.total, size.in_use);
+    }
     Ok(())
 }
 
@@ -216,7 +285,7 @@ mod tests {
         assert_eq!(holder_in(locks, "7"), None);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_store_is_saved_restored_and_looked_at() {
         let dir = tempfile::tempdir().expect("a directory");
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
@@ -249,6 +318,34 @@ mod tests {
             error.contains(&format!("(process {}) uses the store", std::process::id())),
             "{error}"
         );
+        #[cfg(feature = "etcd")]
+        let store = {
+            // What runs is asked by its socket, also where a killed program left one.
+            let store: std::sync::Arc<DurableStore> = store.into();
+            drop(
+                std::os::unix::net::UnixListener::bind(first.join("store.sock")).expect("a socket"),
+            );
+            let door = super::super::door::Door::open(store.clone(), &first, &env).expect("a door");
+            use std::os::unix::fs::PermissionsExt;
+            let socket = std::fs::metadata(first.join("store.sock")).expect("the socket");
+            assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+            run(backup(false)).await.expect("a backup of what runs");
+            assert!(told(run(backup(false)).await).contains("--replace"));
+            let command = Command::Status(Status {
+                file: None,
+                data_dir: Some(first.clone()),
+            });
+            run(Options { command })
+                .await
+                .expect("a status of what runs");
+            run(restore(&dir.path().join("third")))
+                .await
+                .expect("a restore");
+            door.close().await;
+            assert!(!first.join("store.sock").exists());
+            std::fs::remove_file(&file).expect("the snapshot");
+            store
+        };
         store.close().await;
         drop(store);
         run(backup(false)).await.expect("a backup");

@@ -268,6 +268,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let plane = builder.start().await?;
     let tasks = TaskGroup::new(env.clone());
     encryption.keep(&env, &tasks);
+    // By it `orlop store` and etcd's tools reach the store of a running cluster.
+    #[cfg(feature = "etcd")]
+    let door = super::door::Door::open(store, &directory, &env)?;
     let serving = plane.serve(socket)?;
     if let Some(socket) = inner {
         plane.serve(socket)?;
@@ -310,6 +313,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         agents.stop().await;
         eprintln!("orlop: what runs on the nodes goes on; `orlop down` ends it");
     }
+    #[cfg(feature = "etcd")]
+    door.close().await;
     tasks.shutdown().await;
     plane.shutdown().await;
     drop(lock);

@@ -165,6 +165,29 @@ async fn attempt(store: &dyn Store, env: &Env, file: File) -> Result<SnapshotInf
             let _ = send.send(write(file, incoming, last));
         })
         .map_err(|error| unwritable(&error))?;
+    let sent = send_keys(store, revision, listed, parts).await;
+    // It must be over before anybody writes to the file again.
+    let written = finished
+        .await
+        .map_err(|_| StoreError::Unavailable("the snapshot's writer has died".to_owned()))?;
+    sent?;
+    let (length, leases) = written.map_err(|error| unwritable(&error))?;
+    Ok(SnapshotInfo {
+        revision,
+        keys,
+        leases,
+        bytes: length,
+        checksum: true,
+    })
+}
+
+/// Reads the keys again, in the order of their revisions, and sends them to be written.
+async fn send_keys(
+    store: &dyn Store,
+    revision: Revision,
+    listed: Vec<Listed>,
+    parts: mpsc::Sender<Part>,
+) -> Result<(), StoreError> {
     let mut listed = listed.into_iter().peekable();
     while listed.peek().is_some() {
         let mut batch = Vec::new();
@@ -179,23 +202,12 @@ async fn attempt(store: &dyn Store, env: &Env, file: File) -> Result<SnapshotInf
             .map(|listed| value(store, revision, listed));
         let batch = futures::future::try_join_all(read).await?;
         if parts.send(Part::Keys(batch)).await.is_err() {
-            // It failed, and says why.
-            break;
+            // The writer failed, and says why.
+            return Ok(());
         }
     }
     let _ = parts.send(Part::End).await;
-    drop(parts);
-    let (length, leases) = finished
-        .await
-        .map_err(|_| StoreError::Unavailable("the snapshot's writer has died".to_owned()))?
-        .map_err(|error| unwritable(&error))?;
-    Ok(SnapshotInfo {
-        revision,
-        keys,
-        leases,
-        bytes: length,
-        checksum: true,
-    })
+    Ok(())
 }
 
 async fn time_to_live(store: &dyn Store, lease: LeaseId) -> Result<Option<u64>, StoreError> {

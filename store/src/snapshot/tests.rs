@@ -200,6 +200,70 @@ async fn the_revision_survives_a_deletion_that_history_forgot() {
     }
 }
 
+/// A store that compacts what is being saved, some times.
+struct Overtaking(MemoryStore, std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl Store for Overtaking {
+    async fn range(
+        &self,
+        request: RangeRequest,
+    ) -> Result<orlop_core::store::RangeResult, StoreError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        // Keys are read one by one when the first of them have been written.
+        let late = request.keys == KeyRange::key("/2500");
+        if late
+            && self
+                .1
+                .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+        {
+            for key in ["/0", "/2500"] {
+                self.0.commit(put(key, vec![1; 100])).await?;
+            }
+            self.0.compact(self.0.revision().await?).await?;
+        }
+        self.0.range(request).await
+    }
+    async fn commit(&self, txn: Txn) -> Result<orlop_core::store::Commit, StoreError> {
+        self.0.commit(txn).await
+    }
+    async fn watch(
+        &self,
+        request: orlop_core::store::WatchRequest,
+    ) -> Result<orlop_core::store::WatchStream, StoreError> {
+        self.0.watch(request).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_overtaken_begins_anew() {
+    let env = Env::tokio();
+    for (times, saved) in [(2, true), (100, false)] {
+        let inner = MemoryStore::new(env.clone());
+        for n in 0..3000 {
+            let txn = put(&format!("/{n}"), vec![0; 6000]);
+            inner.commit(txn).await.expect("a commit");
+        }
+        let store = Overtaking(inner, times.into());
+        let file = tempfile::tempfile().expect("a file");
+        let own = file.try_clone().expect("the file");
+        match save(&store, &env, own).await {
+            Ok(info) => {
+                assert!(saved);
+                let (read, keys, _) = state(&file).expect("a snapshot");
+                assert_eq!(read, info);
+                assert!(keys == everything(&store.0).await, "the keys are others");
+            }
+            Err(StoreError::Compacted { .. }) => assert!(!saved),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_empty_store_has_a_snapshot() {
     let env = Env::tokio();

@@ -10,6 +10,7 @@ mod lease;
 mod options;
 mod range;
 mod refusal;
+mod snapshot;
 mod transaction;
 
 use std::fmt;

@@ -240,4 +240,26 @@ async fn we_take_etcds_snapshots() {
     assert_eq!(read, keys);
     assert_eq!(leases, BTreeMap::from([(LeaseId(lease), 500)]));
     assert!(info.checksum && info.keys > keys.len() as u64, "{info:?}");
+
+    #[cfg(feature = "etcd")]
+    {
+        let store =
+            crate::EtcdStore::connect(crate::EtcdOptions::new([running.url.clone()]), env.clone());
+        let store = store.await.expect("a store in etcd");
+        // etcd's own, and what is saved by reading.
+        let own = tempfile::tempfile().expect("a file");
+        let length = store.snapshot(&own).await.expect("a snapshot");
+        let by_reading = tempfile::tempfile().expect("a file");
+        save(&store, &env, by_reading.try_clone().expect("the file"))
+            .await
+            .expect("a snapshot");
+        for (file, length) in [(own, Some(length)), (by_reading, None)] {
+            let (info, read, leases) = state(&file).expect("a snapshot");
+            assert_eq!(info.revision, Revision(revision));
+            assert!(read == keys, "the keys are others");
+            assert_eq!(leases, BTreeMap::from([(LeaseId(lease), 500)]));
+            assert!(info.checksum && length.is_none_or(|length| length == info.bytes));
+        }
+        store.close().await;
+    }
 }
