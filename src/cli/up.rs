@@ -228,7 +228,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
     let kubeconfigs = Kubeconfigs::new(&pki, &env)?;
     let store = store::open(&options.store, &options.etcd, Some(&directory), &env).await?;
-    let encryption = options.encryption.over(store)?;
+    let encryption = options.encryption.over(store.clone())?;
 
     let without: BTreeSet<Part> = options.without.into_iter().collect();
     let mut builder = ControlPlane::builder()
@@ -268,9 +268,13 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let plane = builder.start().await?;
     let tasks = TaskGroup::new(env.clone());
     encryption.keep(&env, &tasks);
-    // By it `orlop store` and etcd's tools reach the store of a running cluster.
+    // By it `orlop store` and etcd's tools reach the store of a running cluster: as it is on disk, what is encrypted too.
     #[cfg(feature = "etcd")]
-    let door = super::door::Door::open(store, &directory, &env)?;
+    let door = super::door::Door::open(store, &directory, &env)
+        .inspect_err(|failure| {
+            eprintln!("orlop: {failure}; `orlop store` works when this program has stopped");
+        })
+        .ok();
     let serving = plane.serve(socket)?;
     if let Some(socket) = inner {
         plane.serve(socket)?;
@@ -314,7 +318,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         eprintln!("orlop: what runs on the nodes goes on; `orlop down` ends it");
     }
     #[cfg(feature = "etcd")]
-    door.close().await;
+    #[cfg(feature = "etcd")]
+    if let Some(door) = door {
+        door.close().await;
+    }
     tasks.shutdown().await;
     plane.shutdown().await;
     drop(lock);
