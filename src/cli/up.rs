@@ -318,7 +318,6 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         eprintln!("orlop: what runs on the nodes goes on; `orlop down` ends it");
     }
     #[cfg(feature = "etcd")]
-    #[cfg(feature = "etcd")]
     if let Some(door) = door {
         door.close().await;
     }
