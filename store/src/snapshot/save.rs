@@ -1,6 +1,7 @@
 //! Saving the state of a store.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -138,9 +139,8 @@ async fn attempt(store: &dyn Store, env: &Env, file: File) -> Result<SnapshotInf
     let deleted = deletions(store, env, revision).await;
     let (mut listed, used) = list(store, revision).await?;
     for lease in used {
-        if !leases.contains_key(&lease) {
-            let ttl = time_to_live(store, lease).await?.unwrap_or(ENDED_TTL);
-            leases.insert(lease, ttl);
+        if let Entry::Vacant(unknown) = leases.entry(lease) {
+            unknown.insert(time_to_live(store, lease).await?.unwrap_or(ENDED_TTL));
         }
     }
     let deleted = if deleted.is_empty() && newest_is_missing(&listed, revision) {

@@ -36,8 +36,10 @@ async fn everything(store: &dyn Store) -> Vec<KeyValue> {
     store.range(request).await.expect("a read").items
 }
 
+type Whole = (SnapshotInfo, Vec<KeyValue>, BTreeMap<LeaseId, u64>);
+
 /// What a snapshot comes to: the keys as the last records leave them, and the leases with their times.
-fn state(file: &File) -> Result<(SnapshotInfo, Vec<KeyValue>, BTreeMap<LeaseId, u64>), StoreError> {
+fn state(file: &File) -> Result<Whole, StoreError> {
     let (mut keys, mut leases) = (BTreeMap::new(), BTreeMap::new());
     let mut last = Revision::ZERO;
     let info = read(file, &mut |record| {

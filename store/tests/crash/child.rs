@@ -50,7 +50,7 @@ pub(crate) fn run(dir: &Path, seed: u64, round: u64) {
             let client = Client {
                 store: &store,
                 id,
-                random: Random::new(seed ^ id + 1),
+                random: Random::new(seed ^ (id + 1)),
                 step: round << 32,
                 lease: None,
             };

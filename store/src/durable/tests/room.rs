@@ -14,6 +14,8 @@ impl Drop for Mounted {
     }
 }
 
+type Mount = fn(&Path) -> Option<Mounted>;
+
 fn quiet(command: &mut Command) -> bool {
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
@@ -46,7 +48,7 @@ fn tmpfs(dir: &Path) -> Option<Mounted> {
 #[tokio::test]
 async fn a_full_file_system_refuses_writes_until_there_is_room() {
     let dir = tempfile::tempdir().expect("a directory");
-    let kinds: [(&str, fn(&Path) -> Option<Mounted>); 2] = [("ext4", ext4), ("tmpfs", tmpfs)];
+    let kinds: [(&str, Mount); 2] = [("ext4", ext4), ("tmpfs", tmpfs)];
     for (kind, mount) in kinds {
         match mount(dir.path()) {
             Some(mounted) => fill(&mounted.0).await,
