@@ -191,7 +191,7 @@ type Check = for<'a> fn(&'a Context) -> BoxFuture<'a, Checked>;
 /// The checks of one part of the contract.
 macro_rules! checks {
     ($($name:ident),+ $(,)?) => {
-        pub(super) const CHECKS: &[(&str, $crate::conformance::store::Check)] =
+        pub(in $crate::conformance::store) const CHECKS: &[(&str, $crate::conformance::store::Check)] =
             &[$((concat!(module_path!(), "::", stringify!($name)), |c| Box::pin($name(c)))),+];
     };
 }
@@ -210,7 +210,7 @@ where
     store_part("", make).await;
 }
 
-/// Runs those checks of the suite whose names contain a word, such as `watch` or `transactions::nested`.
+/// Runs those checks of the suite whose names contain a word, such as `watch` or `transactions::nesting`.
 ///
 /// # Panics
 /// As [`store()`], and when there is no such check.
@@ -223,7 +223,11 @@ where
         revisions::CHECKS,
         range::CHECKS,
         txn::CHECKS,
-        transactions::CHECKS,
+        transactions::conditions::CHECKS,
+        transactions::reads::CHECKS,
+        transactions::writes::CHECKS,
+        transactions::nesting::CHECKS,
+        transactions::refusals::CHECKS,
         watch::CHECKS,
         compaction::CHECKS,
         concurrency::CHECKS,

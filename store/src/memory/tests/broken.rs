@@ -299,13 +299,13 @@ fn steps_that_are_no_transaction_are_caught() {
 }
 
 #[test]
-#[should_panic(expected = "transactions::nested_conditions_look_at_the_state_before")]
+#[should_panic(expected = "transactions::nesting::conditions_look_at_the_state_before")]
 fn conditions_that_see_too_much_are_caught() {
     run(Fault::LateConditions, "transactions");
 }
 
 #[test]
-#[should_panic(expected = "transactions::conditions_on_ranges")]
+#[should_panic(expected = "transactions::conditions::on_ranges")]
 fn conditions_on_nothing_are_caught() {
     run(Fault::EmptyRangesFit, "transactions");
 }
