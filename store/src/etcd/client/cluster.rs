@@ -1,38 +1,33 @@
 //! The members of a cluster: one connection each, one of them in use at a time, and what becomes of a request when that one fails.
 
+mod answer;
+mod connection;
+mod login;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http::uri::PathAndQuery;
 use orlop_core::env::{CancelToken, Env, TaskGroup};
 use orlop_core::store::StoreError;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tonic::client::Grpc;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+pub(super) use self::answer::Answer;
+use self::connection::{Connections, channel};
+use self::login::{Logins, Token};
 use super::EtcdOptions;
 use super::refusal::{Refusal, Verdict, verdict};
-use crate::etcd::proto::auth::{AuthenticateRequest, AuthenticateResponse};
-use crate::etcd::proto::kv::{
-    CompactionResponse, DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader,
-    TxnResponse,
-};
-use crate::etcd::proto::lease::{
-    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse,
-};
-use crate::etcd::proto::maintenance::StatusResponse;
+use crate::etcd::proto::kv::ResponseHeader;
 
 /// The largest message that is taken: gRPC's own limit. What is asked for is far smaller, but one value has no smaller limit than
 /// that of the server.
@@ -56,43 +51,6 @@ pub(super) enum Kind {
     Write,
 }
 
-/// An answer. Nearly all carry the revision of the store.
-pub(super) trait Answer: prost::Message + Default + 'static {
-    fn header(&self) -> Option<&ResponseHeader>;
-}
-
-macro_rules! answers {
-    ($($answer:ty),+ $(,)?) => {
-        $(impl Answer for $answer {
-            fn header(&self) -> Option<&ResponseHeader> {
-                self.header.as_ref()
-            }
-        })+
-    };
-}
-
-answers!(
-    RangeResponse,
-    PutResponse,
-    DeleteRangeResponse,
-    TxnResponse,
-    CompactionResponse,
-    LeaseGrantResponse,
-    LeaseKeepAliveResponse,
-    LeaseLeasesResponse,
-    LeaseRevokeResponse,
-    LeaseTimeToLiveResponse,
-    AuthenticateResponse,
-    StatusResponse,
-);
-
-/// What a login gave, and how many came before it.
-#[derive(Clone, Default)]
-struct Token {
-    login: u64,
-    value: Option<MetadataValue<Ascii>>,
-}
-
 pub(super) struct Cluster {
     env: Env,
     closed: CancelToken,
@@ -103,10 +61,7 @@ pub(super) struct Cluster {
     members: Vec<Member>,
     /// The member in use.
     current: AtomicUsize,
-    user: Option<(String, String)>,
-    token: Mutex<Token>,
-    /// One login at a time: etcd makes a password check expensive on purpose.
-    login: Semaphore,
+    logins: Logins,
     timeout: Duration,
     /// The newest revision that any answer told of.
     known: AtomicU64,
@@ -125,67 +80,6 @@ impl fmt::Debug for Cluster {
             .field("current", &self.current)
             .finish_non_exhaustive()
     }
-}
-
-/// Gives the tasks of connections an owner: they end when the store is closed.
-#[derive(Clone)]
-struct Connections(Arc<TaskGroup>);
-
-impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Connections {
-    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn_until_cancelled("etcd-connection", task);
-    }
-}
-
-fn invalid(url: &str, why: impl fmt::Display) -> StoreError {
-    StoreError::InvalidRequest(format!("endpoint {url:?}: {why}"))
-}
-
-fn channel(
-    url: &str,
-    options: &EtcdOptions,
-    connections: &Connections,
-) -> Result<Channel, StoreError> {
-    let full = if url.contains("://") {
-        url.to_owned()
-    } else {
-        format!("http://{url}")
-    };
-    let scheme = full.split("://").next().unwrap_or_default();
-    if !matches!(scheme, "http" | "https" | "unix") {
-        return Err(invalid(url, "its scheme is none of http, https and unix"));
-    }
-    let mut endpoint = Endpoint::from_shared(full.clone()).map_err(|error| invalid(url, error))?;
-    if scheme != "unix" && endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(invalid(url, "it names no host"));
-    }
-    endpoint = endpoint
-        .user_agent(concat!("orlop/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| invalid(url, error))?
-        .connect_timeout(options.dial_timeout)
-        .executor(connections.clone());
-    if let Some((interval, timeout)) = options.keep_alive {
-        endpoint = endpoint
-            .http2_keep_alive_interval(interval)
-            .keep_alive_timeout(timeout)
-            // etcd disconnects who probes a connection that carries no request.
-            .keep_alive_while_idle(false);
-    }
-    if scheme == "https" {
-        let Some(tls) = &options.tls else {
-            return Err(invalid(url, "https needs an authority to trust"));
-        };
-        let mut config = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&tls.ca_pem))
-            .timeout(options.dial_timeout);
-        if !tls.certificate_pem.is_empty() {
-            config = config.identity(Identity::from_pem(&tls.certificate_pem, &tls.key_pem));
-        }
-        endpoint = endpoint
-            .tls_config(config)
-            .map_err(|error| invalid(url, format_args!("{:?}", error.to_string())))?;
-    }
-    Ok(endpoint.connect_lazy())
 }
 
 impl Cluster {
@@ -214,9 +108,7 @@ impl Cluster {
             id: AtomicU64::new(0),
             members,
             current: AtomicUsize::new(0),
-            user: options.user.clone(),
-            token: Mutex::default(),
-            login: Semaphore::new(1),
+            logins: Logins::new(options.user.clone()),
             timeout: options.request_timeout,
             known: AtomicU64::new(0),
         })
@@ -433,7 +325,7 @@ impl Cluster {
             self.usable().map_err(Refusal::Other)?;
             let member = self.current();
             let token = if logged_in {
-                self.token.lock().clone()
+                self.logins.token()
             } else {
                 Token::default()
             };
@@ -448,7 +340,7 @@ impl Cluster {
                 }
                 Ok(Err(status)) => match verdict(&status) {
                     Verdict::Refused(refusal) => return Err(refusal),
-                    Verdict::LogIn if self.user.is_none() || logins == LOGINS || !logged_in => {
+                    Verdict::LogIn if self.logins.nobody() || logins == LOGINS || !logged_in => {
                         return Err(Refusal::Other(StoreError::InvalidRequest(
                             status.message().to_owned(),
                         )));
@@ -482,59 +374,6 @@ impl Cluster {
         }
     }
 
-    /// Logs in, unless somebody did since the login that gave the token which failed.
-    pub(super) fn log_in(
-        &self,
-        failed: u64,
-        limit: Duration,
-    ) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async move {
-            let Some((name, password)) = &self.user else {
-                return Ok(());
-            };
-            let _permit = self.login.acquire().await;
-            if self.token.lock().login != failed {
-                return Ok(());
-            }
-            let request = AuthenticateRequest {
-                name: name.clone(),
-                password: password.clone(),
-            };
-            let path = "/etcdserverpb.Auth/Authenticate";
-            let answer: Result<AuthenticateResponse, Refusal> = self
-                .attempts(limit, path, Kind::Read, request, false, false)
-                .await;
-            let value = match answer {
-                Ok(answer) => {
-                    let mut value =
-                        MetadataValue::try_from(answer.token.as_str()).map_err(|_| {
-                            Refusal::Other(StoreError::Unavailable(
-                                "etcd gave a token that cannot be sent".to_owned(),
-                            ))
-                        })?;
-                    value.set_sensitive(true);
-                    Some(value)
-                }
-                // Whoever asks nobody's name gets by without one.
-                Err(Refusal::Other(StoreError::InvalidRequest(why)))
-                    if why.contains("authentication is not enabled") =>
-                {
-                    None
-                }
-                Err(refusal) => return Err(refusal),
-            };
-            let mut token = self.token.lock();
-            token.login += 1;
-            token.value = value;
-            Ok(())
-        })
-    }
-
-    /// The login that a stream opened now is based on.
-    pub(super) fn login(&self) -> u64 {
-        self.token.lock().login
-    }
-
     /// Opens a stream to a member. It is open when the member has said so, which etcd does with its first message.
     pub(super) async fn open<Q, R>(
         &self,
@@ -546,7 +385,7 @@ impl Cluster {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let token = self.token.lock().clone();
+        let token = self.logins.token();
         let opening = async {
             let mut grpc = self.grpc(member)?;
             grpc.ready()
@@ -566,80 +405,3 @@ impl Cluster {
 
 /// What several tasks of a store share.
 pub(super) type Shared = Arc<Cluster>;
-
-#[cfg(test)]
-mod tests {
-    use orlop_core::store::StoreError;
-
-    use super::*;
-    use crate::etcd::client::EtcdTls;
-
-    fn endpoints(urls: &[&str], tls: bool) -> Result<Cluster, StoreError> {
-        let mut options = EtcdOptions::new(urls.iter().copied());
-        if tls {
-            options = options.tls(EtcdTls::default());
-        }
-        Cluster::new(&options, &Arc::new(TaskGroup::new(Env::tokio())))
-    }
-
-    #[tokio::test]
-    async fn endpoints_are_what_etcd_takes() {
-        for good in [
-            "http://127.0.0.1:2379",
-            "http://[::1]:2379",
-            "http://etcd-0.etcd:2379",
-            "127.0.0.1:2379",
-            "localhost:2379",
-            "unix:///run/etcd.sock",
-        ] {
-            let made = endpoints(&[good], false);
-            assert!(made.is_ok(), "{good}: {made:?}");
-        }
-        assert!(endpoints(&["https://etcd:2379"], true).is_ok());
-        for bad in [
-            "ftp://etcd:2379",
-            "http://",
-            "http://a b:1",
-            // Nobody says whom to trust.
-            "https://etcd:2379",
-        ] {
-            let made = endpoints(&[bad], false);
-            assert!(
-                matches!(&made, Err(StoreError::InvalidRequest(why)) if why.contains(bad)),
-                "{bad}: {made:?}"
-            );
-        }
-        assert!(matches!(
-            endpoints(&[], false),
-            Err(StoreError::InvalidRequest(_))
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_member_that_failed_is_left_once() {
-        let cluster = endpoints(&["http://a:1", "http://b:1", "http://c:1"], false).unwrap();
-        cluster.leave(0);
-        // Another request failed with the same member.
-        cluster.leave(0);
-        assert_eq!(cluster.current(), 1);
-        cluster.leave(1);
-        cluster.leave(2);
-        assert_eq!(cluster.current(), 0);
-    }
-
-    #[tokio::test]
-    async fn another_cluster_is_noticed() {
-        let cluster = endpoints(&["http://a:1", "http://b:1"], false).unwrap();
-        let header = |cluster_id, revision| ResponseHeader {
-            cluster_id,
-            revision,
-            ..ResponseHeader::default()
-        };
-        cluster.learn(0, Some(&header(7, 10))).unwrap();
-        cluster.learn(0, Some(&header(0, 11))).unwrap();
-        cluster.learn(0, None).unwrap();
-        let other = cluster.learn(0, Some(&header(8, 99)));
-        assert!(matches!(other, Err(StoreError::Corrupt(_))), "{other:?}");
-        assert_eq!((cluster.known(), cluster.current()), (11, 1));
-    }
-}
