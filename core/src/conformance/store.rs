@@ -23,6 +23,7 @@ mod transactions;
 mod txn;
 mod watch;
 mod watch_order;
+mod writes;
 
 use std::any::Any;
 use std::fmt;
@@ -46,6 +47,7 @@ pub use self::linearizability::{
     Call, History, Load, Operation, Outcome, Recorder, Recording, Value, Violation,
     check_linearizable, record,
 };
+pub use self::watch_order::{WatchLoad, watch_order};
 
 /// How long the suite waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);

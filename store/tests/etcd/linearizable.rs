@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orlop_core::conformance::store::{Load, Outcome, Subject, check_linearizable, record, store};
+use orlop_core::conformance::store::{
+    Load, Outcome, Subject, WatchLoad, check_linearizable, record, store, watch_order,
+};
 use orlop_core::env::Env;
 use orlop_core::store::Store;
 
@@ -23,6 +25,19 @@ async fn a_cluster_passes_the_suite() {
     .await;
 }
 
+/// Members are killed and started again one after the other.
+async fn members_die(cluster: &mut Cluster, env: &Env) {
+    for round in 0..3 {
+        env.sleep(Duration::from_millis(400)).await;
+        // A follower first, then whoever leads.
+        let leader = cluster.leader().await;
+        let victim = if round == 0 { (leader + 1) % 3 } else { leader };
+        cluster.kill(victim);
+        env.sleep(Duration::from_millis(900)).await;
+        cluster.restart(victim);
+    }
+}
+
 /// Members are killed, the leader among them, and started again one after the other, while clients with a connection of their own each
 /// work. Every answer they get must fit one order, and what was acknowledged must be there at the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,19 +53,8 @@ async fn answers_fit_one_order_while_members_die() {
     load.operations = 150;
     load.keys = 5;
     load.pause = Duration::from_millis(30);
-    let dying = async {
-        for round in 0..3 {
-            env.sleep(Duration::from_millis(400)).await;
-            // A follower first, then whoever leads.
-            let leader = cluster.leader().await;
-            let victim = if round == 0 { (leader + 1) % 3 } else { leader };
-            cluster.kill(victim);
-            env.sleep(Duration::from_millis(900)).await;
-            cluster.restart(victim);
-        }
-    };
     let recording = record(etcd.clone(), env.clone(), "/linearizable/", &load);
-    let (history, ()) = futures::join!(recording, dying);
+    let (history, ()) = futures::join!(recording, members_die(&mut cluster, &env));
     let history = history.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
     let unknown = history
         .operations
@@ -74,5 +78,22 @@ async fn answers_fit_one_order_while_members_die() {
         Some("x")
     );
     assert!(etcd.healthy().await.is_ok());
+    etcd.close().await;
+}
+
+/// The same beside watches: each sees every commit once and in order, whichever member told of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_keep_the_order_while_members_die() {
+    let Some(mut cluster) = Cluster::start("watches_keep_the_order_while_members_die", 3) else {
+        return;
+    };
+    let env = Env::tokio();
+    let etcd = Arc::new(cluster.connect().await);
+    let mut load = WatchLoad::default();
+    load.commits = 120;
+    load.pause = Duration::from_millis(30);
+    load.outages = true;
+    let writing = watch_order(etcd.clone(), env.clone(), "/order/", &load);
+    futures::join!(writing, members_die(&mut cluster, &env));
     etcd.close().await;
 }

@@ -11,12 +11,13 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::concurrency::follow;
+use super::writes::{self, Writes};
 use super::{Checked, Failure, PATIENCE, ensure, same};
 use crate::env::{Env, TaskGroup};
 use crate::revision::Revision;
 use crate::store::{
-    Change, Commit, Compare, KeyRange, KeyValue, Op, RangeRequest, Store, StoreError, Txn,
-    WatchItem, WatchRequest,
+    Change, Commit, Compare, Condition, KeyRange, KeyValue, Operand, RangeRequest, Relation,
+    StepResult, Store, StoreError, Transaction, Txn, WatchItem, WatchRequest,
 };
 
 /// A store that can be made to crash.
@@ -73,9 +74,6 @@ pub async fn crashes(subject: &dyn CrashSubject, env: &Env, crashes: &Crashes) {
         panic!("conformance check `store::crash` failed: {why}");
     }
 }
-
-/// What a transaction did or would have done: its keys in order, with their values.
-type Writes = Vec<(Bytes, Option<Bytes>)>;
 
 type State = BTreeMap<Bytes, KeyValue>;
 
@@ -134,7 +132,7 @@ async fn run(subject: &dyn CrashSubject, env: &Env, crashes: &Crashes) -> Checke
         told = Told::default();
         // Life goes on, with the next revision.
         let writes: Writes = vec![(key("mark"), Some(round.to_string().into()))];
-        match store.commit(txn(&writes)).await {
+        match store.commit(writes::txn(&writes)).await {
             Ok(Commit::Applied { revision, .. }) => {
                 same!(
                     revision,
@@ -164,21 +162,6 @@ async fn look(store: &dyn Store) -> Result<Known, Failure> {
         revision: read.revision,
         state: items.map(|kv| (kv.key.clone(), kv)).collect(),
     })
-}
-
-fn txn(writes: &Writes) -> Txn {
-    let op = |(key, value): &(Bytes, Option<Bytes>)| match value {
-        Some(value) => Op::Put {
-            key: key.clone(),
-            value: value.clone(),
-            lease: None,
-        },
-        None => Op::Delete(KeyRange::Key(key.clone())),
-    };
-    Txn {
-        compare: Vec::new(),
-        ops: writes.iter().map(op).collect(),
-    }
 }
 
 impl Told {
@@ -308,14 +291,38 @@ async fn work(store: &dyn Store, env: &Env, told: &Mutex<Told>, mark: &str) -> b
         }
     };
     let number = told.lock().begin(writes.clone());
-    let request = Txn {
-        compare,
-        ..txn(&writes)
+    let done = if env.random_below(2) == 0 {
+        let request = Txn {
+            compare,
+            ..writes::txn(&writes)
+        };
+        store.commit(request).await.map(|commit| match commit {
+            Commit::Applied { revision, deleted } => Some((revision, deleted)),
+            Commit::Refused { .. } => None,
+        })
+    } else {
+        let conditions = compare.iter().map(|compare| Condition {
+            keys: KeyRange::Key(Bytes::copy_from_slice(compare.key())),
+            relation: Relation::Equal,
+            // Only what is not there yet has conditions here.
+            operand: Operand::Version(0),
+        });
+        let request = Transaction {
+            conditions: conditions.collect(),
+            ..writes::transaction(&writes)
+        };
+        let deleted = |step: &StepResult| match step {
+            StepResult::Delete { deleted, .. } => *deleted,
+            _ => 0,
+        };
+        store.transact(request).await.map(|result| {
+            let all = result.steps.iter().map(deleted).sum();
+            result.succeeded.then_some((result.revision, all))
+        })
     };
-    let done = store.commit(request).await;
     let mut told = told.lock();
     match done {
-        Ok(Commit::Applied { revision, deleted }) => {
+        Ok(Some((revision, deleted))) => {
             told.unknown.remove(&number);
             let puts = writes.iter().any(|(_, value)| value.is_some());
             if puts || deleted > 0 {
@@ -323,7 +330,7 @@ async fn work(store: &dyn Store, env: &Env, told: &Mutex<Told>, mark: &str) -> b
             }
             true
         }
-        Ok(Commit::Refused { .. }) | Err(StoreError::NoSpace(_)) => {
+        Ok(None) | Err(StoreError::NoSpace(_)) => {
             told.unknown.remove(&number);
             true
         }
@@ -437,14 +444,10 @@ async fn follow_commits(
             "the next revision in history"
         );
         revision = revision.next();
-        let mut writes = Writes::new();
         for change in changes {
             follow(&mut state, change)?;
-            writes.push(match change {
-                Change::Put { kv, .. } => (kv.key.clone(), Some(kv.value.clone())),
-                Change::Delete { key, .. } => (key.clone(), None),
-            });
         }
+        let writes = writes::of(changes);
         if let Some(wanted) = told.acknowledged.remove(&revision) {
             same!(
                 writes,
