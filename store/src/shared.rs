@@ -7,7 +7,7 @@ use orlop_core::revision::Revision;
 use orlop_core::store::{
     KeyRange, LeaseId, RangeRequest, RangeResult, StoreError, WatchRequest, WatchStream,
 };
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 use crate::mvcc::{Index, TRIM_STEP};
@@ -18,6 +18,10 @@ const READ_STEP: usize = 4096;
 
 /// How often a read of the newest state begins again when compaction overtakes it, before it holds the lock to its end.
 const READ_TRIES: usize = 3;
+
+/// How often a writer looks whether the lock is free before it goes to sleep, and how long it pauses in between.
+const LOCK_TRIES: usize = 100;
+const LOCK_PAUSES: usize = 16;
 
 /// The longest time to live of a lease in seconds: etcd's.
 const MAX_TTL: u64 = 9_000_000_000;
@@ -88,6 +92,20 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The index, locked by a writer, who waits for another one awake for a moment: what is done under the lock takes less than it takes to
+    /// put a thread to sleep and to wake it.
+    pub(crate) fn locked(&self) -> RwLockWriteGuard<'_, Index> {
+        for _ in 0..LOCK_TRIES {
+            if let Some(index) = self.index.try_write() {
+                return index;
+            }
+            for _ in 0..LOCK_PAUSES {
+                std::hint::spin_loop();
+            }
+        }
+        self.index.write()
     }
 
     /// Reads a range. The lock is held for a part of it at a time.

@@ -310,7 +310,7 @@ impl Pipe {
             {
                 // As much as comes in goes: by those who write, because they hold the lock already, and out of the lock to the end.
                 let mut forgotten = Vec::with_capacity(FORGOTTEN);
-                let mut index = self.shared.index.write();
+                let mut index = self.shared.locked();
                 if self.queue.check()? {
                     let queued = attempt(&mut index)?;
                     index.trim_some(self.shared.hub.seen(), FORGOTTEN, &mut forgotten);
