@@ -47,6 +47,26 @@ async fn what_an_operator_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_this_machine() {
+    if !have("a_socket_of_this_machine", &["etcdctl"]) {
+        return;
+    }
+    let served = Served::start(|_| ()).await;
+    let socket = served.dir.path().join("a socket-1.sock");
+    served.also_at(&socket);
+    let url = format!("unix://{}", text(&socket));
+    beside(move || {
+        let ctl = |words: &str| etcdctl(&url, words, "");
+        assert_eq!(ctl("put a b"), "OK\n");
+        assert_eq!(ctl("get a --print-value-only"), "b\n");
+        assert!(ctl("member list").contains("started, default"));
+        assert!(ctl("endpoint status").contains("3.5.17"));
+    })
+    .await;
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_are_granted_renewed_and_run_out() {
     if !have("leases_are_granted_renewed_and_run_out", &["etcdctl"]) {
         return;

@@ -33,6 +33,7 @@ pub(crate) struct Served {
     pub(crate) url: String,
     pub(crate) store: Arc<DurableStore>,
     pub(crate) dir: TempDir,
+    server: EtcdServer,
     cancel: CancelToken,
     tasks: TaskGroup,
 }
@@ -63,17 +64,27 @@ impl Served {
         let server = EtcdServer::new(store.clone() as Arc<dyn Store>, options, env.clone());
         let cancel = CancelToken::new();
         let tasks = TaskGroup::with_parent(env, &cancel);
-        let own = cancel.clone();
+        let (own, serving) = (cancel.clone(), server.clone());
         tasks.spawn("server", async move {
-            server.serve(socket, tls, &own).await.unwrap();
+            serving.serve(socket, tls, &own).await.unwrap();
         });
         Self {
             url,
             store,
             dir,
+            server,
             cancel,
             tasks,
         }
+    }
+
+    /// Serves at a socket of this machine, too.
+    pub(crate) fn also_at(&self, path: &Path) {
+        let socket = tokio::net::UnixListener::bind(path).unwrap();
+        let (server, cancel) = (self.server.clone(), self.cancel.clone());
+        self.tasks.spawn("socket", async move {
+            server.serve_unix(socket, &cancel).await.unwrap();
+        });
     }
 
     /// Ends it, which must not take long however many watches there are.

@@ -140,8 +140,30 @@ impl Inner {
                 quota as f64,
             ));
         }
+        if let Some(bytes) = resident() {
+            // `etcdctl check datascale` asks for it.
+            gauges.push(gauge(
+                "process_resident_memory_bytes",
+                "Bytes of memory that the process has.",
+                bytes as f64,
+            ));
+        }
         self.metrics.text(&gauges)
     }
+}
+
+/// How much memory this process has, where the system is Linux.
+fn resident() -> Option<u64> {
+    resident_in(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The bytes that a text as that of `/proc/self/status` tells.
+fn resident_in(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 fn page(
@@ -153,4 +175,16 @@ fn page(
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_what_the_kernel_tells() {
+        let status = "VmHWM:\t   70000 kB\nVmRSS:\t   65040 kB\nThreads:\t3\n";
+        assert_eq!(resident_in(status), Some(65_040 * 1024));
+        assert_eq!(resident_in("Threads:\t3\n"), None);
+    }
 }

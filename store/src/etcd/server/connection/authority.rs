@@ -1,10 +1,12 @@
-//! Takes an authority that is a whole URL.
+//! Takes an authority that is none.
 //!
-//! etcd's own client names the server it calls for its status by the URL it was given: its header `:authority` reads `http://127.0.0.1:2379`, which is no
-//! authority. etcd does not look at it; the HTTP/2 library here refuses such a request before anybody can. So the scheme is made
-//! into a part of the host's name on its way in: `httpz..127.0.0.1:2379`. In HPACK's Huffman code, `z` is as long as `:` and `.` as long as `/`, so
-//! this changes bits in place and moves nothing, and both ends keep the same table of headers. It is done in the first header of a
-//! connection: a client names the same server in all of them, and every later one refers to the first.
+//! etcd's clients name the server they call by what they were told of it, so that their header `:authority` may read `http://127.0.0.1:2379`, or, for a socket
+//! of this machine, `/run/etcd.sock`. Neither is an authority. etcd does not look at it; the HTTP/2 library here refuses such a request before
+//! anybody can. So what cannot stand in the name of a host becomes a dot on its way in. The text keeps its length, and by its length it counts
+//! in HPACK's table of headers (RFC 7541, 4.1): both ends keep the same table. It is done in the first header of a connection: a client names
+//! the same server in all of them, and every later one refers to the first.
+
+mod hpack;
 
 use std::io;
 use std::pin::Pin;
@@ -21,12 +23,12 @@ const HEADER: usize = 9;
 const HEADERS: u8 = 1;
 /// The longest frame that is looked at: a server takes no longer ones unless it says so.
 const LONGEST: usize = 16_384;
+/// Flags of a frame of headers that has more in it than the block: padding, or a priority. No client of etcd sends them.
+const MORE: u8 = 0x28;
 /// How many bytes are looked at before the first request, at most.
 const MOST: usize = 128 * 1024;
-/// The literal of `:authority`, to be added to the table.
-const AUTHORITY: u8 = 0x41;
 
-/// A connection whose first request may have a URL for an authority.
+/// A connection whose first request may have an authority that is none.
 pub(super) struct Lenient<IO> {
     io: IO,
     /// What was read and is not handed on.
@@ -71,17 +73,19 @@ impl<IO> Lenient<IO> {
                 self.looked_at = PREFACE;
                 continue;
             }
-            let Some(&[a, b, c, kind]) = rest.first_chunk::<4>() else {
+            let Some(&[a, b, c, kind, flags]) = rest.first_chunk::<5>() else {
                 return;
             };
-            let length = HEADER + u32::from_be_bytes([0, a, b, c]) as usize;
+            let mut length = HEADER + u32::from_be_bytes([0, a, b, c]) as usize;
             if length > LONGEST + HEADER || self.looked_at + length > MOST {
                 self.looking = false;
             } else if rest.len() < length {
                 return;
             } else {
                 if kind == HEADERS {
-                    mend(&mut rest[HEADER..length]);
+                    if flags & MORE == 0 {
+                        length = self.mend(length);
+                    }
                     self.looking = false;
                 }
                 self.free += length;
@@ -90,92 +94,22 @@ impl<IO> Lenient<IO> {
         }
         self.free = self.held.len();
     }
-}
 
-/// Makes the scheme of a URL that stands for an authority into a part of the host's name.
-fn mend(block: &mut [u8]) {
-    for scheme in ["http://", "https://"] {
-        let (coded, raw) = (Bits::coded(scheme), scheme.as_bytes());
-        let mut at = 0;
-        while at + 2 < block.len() {
-            let (mark, rest) = block[at..].split_at_mut(2);
-            if mark[0] == AUTHORITY {
-                if mark[1] & 0x80 != 0 && coded.begins(rest) {
-                    coded.mend(rest);
-                    return;
-                }
-                if mark[1] & 0x80 == 0 && rest.starts_with(raw) {
-                    for byte in &mut rest[..raw.len()] {
-                        match *byte {
-                            b':' => *byte = b'z',
-                            b'/' => *byte = b'.',
-                            _ => {}
-                        }
-                    }
-                    return;
-                }
-            }
-            at += 1;
-        }
-    }
-}
-
-/// The beginning of a text in HPACK's Huffman code, and what is to become of it.
-struct Bits {
-    text: Vec<u8>,
-    /// Which bits are of the text.
-    mask: Vec<u8>,
-    mended: Vec<u8>,
-}
-
-impl Bits {
-    fn coded(text: &str) -> Self {
-        let mut bits = Self {
-            text: Vec::new(),
-            mask: Vec::new(),
-            mended: Vec::new(),
+    /// Puts another authority into the request that comes next, if it needs one. What is the length of its frame, and what it is then.
+    fn mend(&mut self, length: usize) -> usize {
+        let begin = self.free + HEADER;
+        let block = &self.held[begin..self.free + length];
+        let Some(mended) = hpack::mended(block).filter(|mended| mended.len() <= LONGEST) else {
+            return length;
         };
-        let mut at = 0;
-        for byte in text.bytes() {
-            // RFC 7541, appendix B: the code, its length, and the code to put in its place.
-            let (code, length, instead) = match byte {
-                b'h' => (0x27, 6, 0x27),
-                b't' => (0x09, 5, 0x09),
-                b'p' => (0x2b, 6, 0x2b),
-                b's' => (0x08, 5, 0x08),
-                b':' => (0x5c, 7, 0x7b),
-                _ => (0x18, 6, 0x17),
-            };
-            for bit in (0..length).rev() {
-                if at % 8 == 0 {
-                    bits.text.push(0);
-                    bits.mask.push(0);
-                    bits.mended.push(0);
-                }
-                let place = 7 - at % 8;
-                bits.text[at / 8] |= (code >> bit & 1) << place;
-                bits.mended[at / 8] |= (instead >> bit & 1) << place;
-                bits.mask[at / 8] |= 1 << place;
-                at += 1;
-            }
-        }
-        bits
-    }
-
-    fn begins(&self, bytes: &[u8]) -> bool {
-        bytes.len() >= self.text.len()
-            && self
-                .text
-                .iter()
-                .zip(&self.mask)
-                .zip(bytes)
-                .all(|((text, mask), byte)| byte & mask == *text)
-    }
-
-    fn mend(&self, bytes: &mut [u8]) {
-        for ((mended, mask), byte) in self.mended.iter().zip(&self.mask).zip(bytes) {
-            *byte = *byte & !mask | mended;
-        }
+        let after = self.held.split_off(self.free + length);
+        self.held.truncate(begin);
+        // At most 16,384, so that three bytes hold it.
+        let bytes = (mended.len() as u32).to_be_bytes();
+        self.held[self.free..self.free + 3].copy_from_slice(&bytes[1..]);
+        self.held.extend_from_slice(&mended);
+        self.held.unsplit(after);
+        HEADER + mended.len()
     }
 }
 
@@ -246,40 +180,20 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_scheme_becomes_a_part_of_the_name() {
-        // What etcd's client sends: the Huffman code of http://127.0.0.1:23790.
-        let sent = [
-            0x41, 0x90, 0x9d, 0x29, 0xae, 0xe3, 0x0c, 0x08, 0x9d, 0x5c, 0x0b, 0x81, 0x70, 0xdc,
-            0x11, 0x4c, 0xf8, 0x1f,
-        ];
-        let mut block = sent;
-        mend(&mut block);
-        let coded = Bits::coded("http://");
-        assert!(coded.begins(&sent[2..]));
-        assert!(!coded.begins(&block[2..]));
-        let changed = |at: usize| block[at] != sent[at];
-        assert!((0..4).all(|at| !changed(at)) && (8..sent.len()).all(|at| !changed(at)));
-        let mut raw = *b"\x41\x15https://localhost:1234";
-        mend(&mut raw);
-        assert_eq!(&raw, b"\x41\x15httpsz..localhost:1234");
-        let mut other = *b"\x41\x0elocalhost:1234";
-        mend(&mut other);
-        assert_eq!(&other, b"\x41\x0elocalhost:1234");
-    }
-
     #[tokio::test]
     async fn the_first_request_is_mended_in_however_small_pieces_it_comes() {
         let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         sent.extend(b"\0\0\0\x04\0\0\0\0\0");
-        let request = b"\x82\x41\x15http://localhost:12345";
+        let request = b"\x82\x41\x16http://localhost:12345";
         for _ in 0..2 {
             sent.extend([0, 0, request.len() as u8, HEADERS, 4, 0, 0, 0, 1]);
             sent.extend(request);
         }
         let mut wanted = sent.clone();
         let at = wanted.windows(4).position(|four| four == b"://l").unwrap();
-        wanted[at..at + 3].copy_from_slice(b"z..");
+        wanted[at..at + 3].copy_from_slice(b"...");
+        let colon = wanted.windows(6).position(|six| six == b":12345").unwrap();
+        wanted[colon] = b'.';
         for piece in [1, 2, 7, 1000] {
             let (mut client, server) = tokio::io::duplex(64);
             let sending = sent.clone();
@@ -294,5 +208,21 @@ mod tests {
             got.unwrap();
             assert_eq!(read, wanted, "pieces of {piece}");
         }
+    }
+    #[tokio::test]
+    async fn a_frame_that_changes_its_length_says_so() {
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        // The Huffman code of /a, which is longer when it is written out, and something after it.
+        sent.extend(b"\0\0\x04\x01\x04\0\0\0\x01\x41\x82\x60\x7f");
+        let after = b"\0\0\x01\0\x01\0\0\0\x01x";
+        sent.extend(after);
+        let mut read = Vec::new();
+        let mut server = Lenient::new(&sent[..3], &sent[3..]);
+        server.read_to_end(&mut read).await.unwrap();
+        let frame = &read[PREFACE..];
+        assert_eq!(
+            frame,
+            [&b"\0\0\x04\x01\x04\0\0\0\x01\x41\x02.a"[..], after].concat()
+        );
     }
 }
