@@ -250,7 +250,7 @@ fn pki(
 
 /// Runs until told to stop.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    let stop = Stop::on_signals_or_parent(options.exit_with_parent)?;
+    let mut stop = Stop::on_signals_or_parent(options.exit_with_parent)?;
     let env = Env::tokio();
     let started = env.now();
     let (kind, services) = (options.store(), options.services()?);
@@ -274,7 +274,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let verifier = identity.client_ca.as_deref().map(ClientVerifier::from_pem);
     let tls = ServerTls::new(&identity.serving, verifier.transpose()?.as_ref(), &env)?;
     let dialer = KubeletDialer::new(identity.to_kubelets, identity.kubelet_ca.as_deref(), &env)?;
-    let store = store::open(&kind, &options.etcd, home.as_deref(), &env).await?;
+    let opening = store::open(&kind, &options.etcd, home.as_deref(), &env);
+    let Some(store) = stop.unless(opening).await.transpose()? else {
+        eprintln!("orlop: stopping");
+        return Ok(());
+    };
 
     let encryption = options.encryption.over(store)?;
     let mut metrics = Registry::default();

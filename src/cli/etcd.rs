@@ -140,6 +140,9 @@ impl Options {
                     "an https URL needs --cert-file and --key-file",
                 ));
             }
+            if self.client_cert_auth {
+                tracing::warn!("--client-cert-auth has no effect: no URL is an https one");
+            }
             return Ok(None);
         };
         let server = KeyAndCertificate::load(certificate, key)?;
@@ -148,14 +151,22 @@ impl Options {
             (Some(file), _) => {
                 let authorities = std::fs::read_to_string(file)
                     .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-                Some(ClientVerifier::required_from_pem(&authorities)?)
+                let verifier = ClientVerifier::required_from_pem(&authorities);
+                Some(
+                    verifier
+                        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?,
+                )
             }
             (None, true) => {
                 return Err(Failure::new("--client-cert-auth needs --trusted-ca-file"));
             }
             (None, false) => None,
         };
-        Ok(Some(ServerTls::new(&server, clients.as_ref(), env)?))
+        let tls = ServerTls::new(&server, clients.as_ref(), env);
+        Ok(Some(tls.map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            Failure::new(format!("{certificate}, {key}: {error}"))
+        })?))
     }
 }
 

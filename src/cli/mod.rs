@@ -25,6 +25,7 @@ mod store;
 mod up;
 mod values;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -74,9 +75,13 @@ pub(crate) fn main() -> ExitCode {
         _ => "warn",
     };
     let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // A file or a pipe has no use for them; nor has who sets the variable (no-color.org).
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = !unwanted && std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours)
         .with_target(false)
         .init();
     let outcome = match arguments.command {

@@ -221,7 +221,8 @@ fn restore(options: Restore) -> Result<(), Failure> {
     let data_dir = directory::make(&data_dir(options.data_dir)?)?;
     let lock = directory::lock(&data_dir)?;
     let store = data_dir.join("store");
-    let info = DurableStore::restore(&options.file, &store, &Env::tokio())?;
+    let info = DurableStore::restore(&options.file, &store, &Env::tokio())
+        .map_err(|error| in_file(&options.file, error))?;
     drop(lock);
     println!("restored {} to {}", contents(&info), store.display());
     if !info.checksum {
@@ -232,13 +233,27 @@ fn restore(options: Restore) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is wrong with a snapshot, and which one it is.
+fn in_file(file: &Path, error: StoreError) -> Failure {
+    match error {
+        StoreError::Corrupt(why) => Failure::new(format!("{}: corrupt: {why}", file.display())),
+        error => error.into(),
+    }
+}
+
 async fn status(options: Status) -> Result<(), Failure> {
     let Some(file) = options.file else {
         return status_of_store(&data_dir(options.data_dir)?).await;
     };
+    if file.is_dir() {
+        let file = file.display();
+        return Err(Failure::new(format!(
+            "{file} is a directory: --data-dir {file} looks into the store of a cluster"
+        )));
+    }
     let opened = File::open(&file)
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", file.display())))?;
-    let info = snapshot::read(&opened, &mut |_| Ok(()))?;
+    let info = snapshot::read(&opened, &mut |_| Ok(())).map_err(|error| in_file(&file, error))?;
     println!("revision  {}", info.revision);
     println!("versions  {}", info.keys);
     println!("leases    {}", info.leases);
@@ -356,6 +371,21 @@ mod tests {
         for (of, data_dir) in [(Some(file.clone()), None), (None, Some(second.clone()))] {
             let command = Command::Status(Status { file: of, data_dir });
             run(Options { command }).await.expect("a status");
+        }
+        let status = |of: &Path| Options {
+            command: Command::Status(Status {
+                file: Some(of.to_owned()),
+                data_dir: None,
+            }),
+        };
+        let error = told(run(status(&second)).await);
+        assert!(error.contains("is a directory: --data-dir"), "{error}");
+        let whole = std::fs::read(&file).expect("the snapshot");
+        std::fs::write(&file, &whole[..whole.len() / 2]).expect("half of it");
+        for command in [status(&file), restore(&dir.path().join("fourth"))] {
+            let error = told(run(command).await);
+            let named = format!("{}: corrupt: ", file.display());
+            assert!(error.starts_with(&named), "{error}");
         }
         let store = DurableStore::open(second.join("store"), DurableOptions::default(), env)
             .expect("the restored store");

@@ -1,6 +1,6 @@
 //! When a command is to stop.
 
-use futures::future::{BoxFuture, FutureExt, select_all};
+use futures::future::{BoxFuture, Either, FutureExt, select, select_all};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -34,6 +34,18 @@ impl Stop {
 
     /// Waits until one of them comes.
     pub(super) async fn wait(mut self) {
+        self.told().await;
+    }
+
+    /// Does something that may take long, unless one of them comes first: then nothing, and it is left undone.
+    pub(super) async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        match select(std::pin::pin!(work), std::pin::pin!(self.told())).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(((), _)) => None,
+        }
+    }
+
+    async fn told(&mut self) {
         let mut reasons: Vec<BoxFuture<'_, ()>> = vec![
             self.terminate.recv().map(drop).boxed(),
             self.interrupt.recv().map(drop).boxed(),
@@ -49,5 +61,22 @@ impl Stop {
             );
         }
         select_all(reasons).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_takes_long_is_left_undone_when_a_signal_comes() {
+        let mut stop = Stop::on_signals().expect("signals");
+        assert_eq!(stop.unless(async { 1 }).await, Some(1));
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill
+            .args(["-TERM", &std::process::id().to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+        assert_eq!(stop.unless(std::future::pending::<()>()).await, None);
     }
 }

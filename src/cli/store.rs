@@ -57,8 +57,7 @@ fn urls(text: &str) -> Vec<String> {
 }
 
 /// How to be believed by etcd, and whom to believe. The names of the files are kube-apiserver's.
-#[derive(Debug, Args)]
-#[cfg_attr(not(feature = "etcd"), allow(dead_code))]
+#[derive(Debug, Default, Args)]
 pub(super) struct EtcdFlags {
     /// The authorities that sign etcd's certificates
     #[arg(long, value_name = "FILE")]
@@ -77,6 +76,20 @@ pub(super) struct EtcdFlags {
     etcd_user_file: Option<PathBuf>,
 }
 
+impl EtcdFlags {
+    /// The first of them that was given.
+    fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--etcd-cafile", &self.etcd_cafile),
+            ("--etcd-certfile", &self.etcd_certfile),
+            ("--etcd-keyfile", &self.etcd_keyfile),
+            ("--etcd-user-file", &self.etcd_user_file),
+        ];
+        all.iter()
+            .find_map(|(flag, path)| path.is_some().then_some(*flag))
+    }
+}
+
 /// Opens the store of a cluster whose directory is given, if it has one.
 pub(super) async fn open(
     kind: &StoreKind,
@@ -84,6 +97,13 @@ pub(super) async fn open(
     directory: Option<&Path>,
     env: &Env,
 ) -> Result<Arc<dyn Store>, Failure> {
+    if !matches!(kind, StoreKind::Etcd(_))
+        && let Some(flag) = etcd.given()
+    {
+        return Err(Failure::new(format!(
+            "{flag} is about an etcd, but the store is {kind}"
+        )));
+    }
     match (kind, directory) {
         (StoreKind::Durable, Some(directory)) => Ok(Arc::new(DurableStore::open(
             directory.join("store"),
@@ -185,7 +205,7 @@ mod etcd {
     ) -> Result<Arc<dyn Store>, Failure> {
         let options = options(urls, flags)?;
         let begun = env.now();
-        let mut told = false;
+        let mut last = None;
         loop {
             let connected = async {
                 let store = EtcdStore::connect(options.clone(), env.clone()).await?;
@@ -200,7 +220,8 @@ mod etcd {
                     let urls = urls.join(", ");
                     return Err(Failure::new(format!("etcd at {urls}: {refused}")));
                 }
-                Err(_) => "no answer".to_owned(),
+                // An attempt that the end cut off says less than the one before.
+                Err(_) => last.take().unwrap_or_else(|| "no answer".to_owned()),
             };
             let urls = urls.join(", ");
             if env.now().since(begun) + AGAIN >= PATIENCE {
@@ -208,9 +229,8 @@ mod etcd {
                     "etcd at {urls} cannot be reached: {why}"
                 )));
             }
-            if !told {
+            if last.replace(why.clone()).is_none() {
                 eprintln!("orlop: etcd at {urls} is waited for: {why}");
-                told = true;
             }
             env.sleep(AGAIN).await;
         }
@@ -258,5 +278,18 @@ mod tests {
         for bad in ["", "etcd", "etcd=", "etcd=,", "disk"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn flags_of_etcd_want_an_etcd() {
+        let flags = EtcdFlags {
+            etcd_cafile: Some("ca.crt".into()),
+            ..EtcdFlags::default()
+        };
+        let opened = open(&StoreKind::Memory, &flags, None, &Env::tokio()).await;
+        assert_eq!(
+            opened.err().map(|failure| failure.to_string()),
+            Some("--etcd-cafile is about an etcd, but the store is memory".to_owned())
+        );
     }
 }

@@ -183,7 +183,7 @@ impl Plan {
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let env = Env::tokio();
     let started = env.now();
-    let stop = Stop::on_signals()?;
+    let mut stop = Stop::on_signals()?;
 
     let plan = Plan::make(&options)?;
     let directory = match options.data_dir {
@@ -227,7 +227,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
     let pki = ClusterPki::load_or_create(&directory.join("pki"), &names, env.wall())?;
     let kubeconfigs = Kubeconfigs::new(&pki, &env)?;
-    let store = store::open(&options.store, &options.etcd, Some(&directory), &env).await?;
+    let opening = store::open(&options.store, &options.etcd, Some(&directory), &env);
+    let Some(store) = stop.unless(opening).await.transpose()? else {
+        eprintln!("orlop: stopping");
+        return Ok(());
+    };
     let encryption = options.encryption.over(store.clone())?;
 
     let without: BTreeSet<Part> = options.without.into_iter().collect();
