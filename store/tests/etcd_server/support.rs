@@ -1,7 +1,9 @@
 //! Our server in this process, a real etcd beside it, and etcdctl.
 
+#[path = "../support/real_etcd.rs"]
+mod real_etcd;
+
 use std::io::Write;
-use std::net::TcpListener as StdListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,19 +16,8 @@ use orlop_wire::listener::ServerTls;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// Whether what a test needs is on the path; says so where it is not.
-pub(crate) fn have(test: &str, programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    match programs.iter().find(|program| !found(program)) {
-        None => true,
-        Some(missing) => {
-            println!("skipped: {test}: no {missing} on the path");
-            false
-        }
-    }
-}
+pub(crate) use self::real_etcd::have;
+use self::real_etcd::{Cluster, Settings};
 
 /// Our server on a durable store in a directory of its own.
 pub(crate) struct Served {
@@ -94,52 +85,31 @@ impl Served {
     }
 }
 
-/// A real etcd. It is killed, and its data deleted, with this.
+/// A real etcd that answers.
 pub(crate) struct Etcd {
     pub(crate) url: String,
-    child: Child,
-    _dir: TempDir,
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    _cluster: Cluster,
 }
 
 impl Etcd {
-    pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let held: Vec<_> = (0..2)
-            .map(|_| StdListener::bind("127.0.0.1:0").unwrap())
-            .collect();
-        let urls: Vec<_> = held
-            .iter()
-            .map(|socket| format!("http://{}", socket.local_addr().unwrap()))
-            .collect();
-        drop(held);
-        let child = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(dir.path())
-            .args(["--listen-client-urls", &urls[0]])
-            .args(["--advertise-client-urls", &urls[0]])
-            .args(["--listen-peer-urls", &urls[1]])
-            .args(["--logger=zap", "--log-level=error"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let etcd = Self {
-            url: urls[0].clone(),
-            child,
-            _dir: dir,
+    /// Starts one; `None`, after saying so, where there is no etcd.
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        // The shortest lease follows from the election timeout, which is etcd's own here.
+        let settings = Settings {
+            args: ["--heartbeat-interval=100", "--election-timeout=1000"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Settings::default()
         };
-        let up = || etcdctl(&etcd.url, "endpoint health", "").contains("is healthy");
+        let cluster = Cluster::start_with(test, 1, settings)?;
+        let url = cluster.endpoint(0);
+        let up = || etcdctl(&url, "endpoint health", "").contains("is healthy");
         for _ in 0..300 {
             if up() {
-                return etcd;
+                return Some(Self {
+                    url,
+                    _cluster: cluster,
+                });
             }
             std::thread::sleep(Duration::from_millis(100));
         }

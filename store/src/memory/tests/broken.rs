@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use orlop_core::conformance::store::{CrashSubject, Crashes, crashes, store_part};
+use orlop_core::conformance::store::{
+    CrashSubject, Crashes, WatchLoad, crashes, store_part, watch_order,
+};
 use orlop_core::store::{Step as Do, StepResult};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::layers::{CallFaults, FaultPlan, Faulty, Operation};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
@@ -290,6 +293,44 @@ fn lost_items_are_caught() {
 #[should_panic(expected = "watch_order::")]
 fn split_items_are_caught() {
     run(Fault::SplitItems, "watch_order");
+}
+
+/// Beside outages, of which the watches themselves see nothing.
+fn beside_outages(fault: Fault) {
+    let sim = SimEnv::new(3);
+    let env = sim.env();
+    sim.block_on(async move {
+        let broken = Broken {
+            store: Arc::new(MemoryStore::new(env.clone())),
+            env: env.clone(),
+            fault,
+            count: AtomicU64::new(0),
+        };
+        let (store, control) = Faulty::new(Arc::new(broken), env.clone());
+        let often = CallFaults {
+            unavailable: 0.1,
+            lost_request: 0.1,
+            lost_answer: 0.1,
+        };
+        let plan = FaultPlan::none().on(Operation::Commit, often);
+        control.schedule([(Duration::from_millis(1), plan)]);
+        let mut load = WatchLoad::default();
+        load.pause = Duration::from_millis(2);
+        load.outages = true;
+        watch_order(Arc::new(store), env, "/order/", &load).await;
+        assert!(control.counts().lost_answers > 5, "{:?}", control.counts());
+    });
+}
+
+#[test]
+fn outages_are_no_faults_of_watches() {
+    beside_outages(Fault::None);
+}
+
+#[test]
+#[should_panic(expected = "`store::watch_order` failed")]
+fn lost_items_are_caught_beside_outages() {
+    beside_outages(Fault::LostItems);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Clusters of real etcd for tests.
 
+#[path = "../../support/real_etcd.rs"]
+mod real_etcd;
 mod relay;
 
-use std::fs::File;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -16,18 +16,9 @@ use orlop_core::store::{
     WatchStream,
 };
 use orlop_store::{EtcdOptions, EtcdStore};
-use tempfile::TempDir;
 
+pub(crate) use self::real_etcd::{Cluster, Settings, free_ports};
 pub(crate) use self::relay::{Relay, relay_unix};
-
-/// How a cluster is set up.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
-    /// Further arguments of every member.
-    pub(crate) args: Vec<String>,
-    /// Whether clients speak TLS. The arguments have to say with what.
-    pub(crate) https: bool,
-}
 
 impl Settings {
     pub(crate) fn args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
@@ -38,132 +29,14 @@ impl Settings {
     }
 }
 
-/// A cluster of etcd on the loopback interface. It is killed, and its data deleted, with this.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    members: Vec<Member>,
-    https: bool,
-    /// Where the data is; deleted with this.
-    _dir: TempDir,
-}
-
-#[derive(Debug)]
-struct Member {
-    client: u16,
-    args: Vec<String>,
-    log: PathBuf,
-    child: Option<Child>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Member {
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    fn start(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .expect("a log of etcd");
-        let child = Command::new("etcd")
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("etcd starts");
-        self.child = Some(child);
-    }
-}
-
-/// Whether a program is on the path.
-fn found(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
-/// Ports that nobody listens on.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    // All are held until all are chosen, so that they differ.
-    let held: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().expect("its address").port())
-        .collect()
-}
-
 impl Cluster {
     /// Starts a cluster; `None`, after saying so, where there is no etcd.
     pub(crate) fn start(test: &str, size: usize) -> Option<Self> {
         Self::start_with(test, size, Settings::default())
     }
 
-    pub(crate) fn start_with(test: &str, size: usize, settings: Settings) -> Option<Self> {
-        for program in ["etcd", "etcdctl"] {
-            if !found(program) {
-                println!("skipped: {test}: no {program} on the path");
-                return None;
-            }
-        }
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let ports = free_ports(2 * size);
-        let peer = |n: usize| format!("http://127.0.0.1:{}", ports[2 * n + 1]);
-        let scheme = if settings.https { "https" } else { "http" };
-        let initial: Vec<_> = (0..size).map(|n| format!("m{n}={}", peer(n))).collect();
-        let members = (0..size)
-            .map(|n| {
-                let client = format!("{scheme}://127.0.0.1:{}", ports[2 * n]);
-                let data = dir.path().join(format!("m{n}"));
-                let mut args = vec![
-                    format!("--name=m{n}"),
-                    format!("--data-dir={}", data.display()),
-                    format!("--listen-client-urls={client}"),
-                    format!("--advertise-client-urls={client}"),
-                    format!("--listen-peer-urls={}", peer(n)),
-                    format!("--initial-advertise-peer-urls={}", peer(n)),
-                    format!("--initial-cluster={}", initial.join(",")),
-                    "--heartbeat-interval=50".to_owned(),
-                    "--election-timeout=500".to_owned(),
-                    "--logger=zap".to_owned(),
-                    "--log-level=warn".to_owned(),
-                ];
-                args.extend(settings.args.iter().cloned());
-                let mut member = Member {
-                    client: ports[2 * n],
-                    args,
-                    log: dir.path().join(format!("m{n}.log")),
-                    child: None,
-                };
-                member.start();
-                member
-            })
-            .collect();
-        Some(Self {
-            members,
-            https: settings.https,
-            _dir: dir,
-        })
-    }
-
     pub(crate) fn size(&self) -> usize {
         self.members.len()
-    }
-
-    /// The client URL of a member.
-    pub(crate) fn endpoint(&self, member: usize) -> String {
-        let scheme = if self.https { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.members[member].client)
     }
 
     pub(crate) fn endpoints(&self) -> Vec<String> {
