@@ -118,6 +118,10 @@ async fn names(client: &Arc<dyn Client>, resource: &Resource, namespace: &str) -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test waits for what its tasks return"
+)]
 async fn one_of_each_may_be_killed() {
     let test = "etcd::components::one_of_each_may_be_killed";
     if !EtcdCluster::is_there(test) || !Kubectl::is_there(test) {
