@@ -1,6 +1,6 @@
 //! Backups: the state of any store as a file that etcd's tools and etcd itself read, and the way back.
 //!
-//! A snapshot is what `etcdctl snapshot save` writes: a bbolt database (see [`bolt`]) and after it the SHA-256 of it. Of its buckets,
+//! A snapshot is what `etcdctl snapshot save` writes: a bbolt database (see `bolt`) and after it the SHA-256 of it. Of its buckets,
 //! `key` holds the versions of keys under their revisions, `lease` the leases, `meta` the revision that history begins with. So one
 //! form serves everybody: `etcdctl snapshot status` and `etcdctl snapshot restore` take what [`save`] writes, and [`read`] takes what an
 //! etcd of version 3 has written.

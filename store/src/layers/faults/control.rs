@@ -13,7 +13,7 @@ use crate::layers::Operation;
 /// How a store is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// As by a closed port: calls are [`StoreError::Unavailable`] at once, open watches end so.
+    /// As by a closed port: calls are [`StoreError::Unavailable`](orlop_core::store::StoreError::Unavailable) at once, open watches end so.
     Refuse,
     /// As by a pulled cable: nothing comes back. Calls wait until the cable is back, and then turn out to be lost; open watches are silent,
     /// and go on then.
@@ -70,7 +70,7 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// Decides what goes wrong in a [`Faulty`] store. Clones decide for the same one.
+/// Decides what goes wrong in a [`Faulty`](super::Faulty) store. Clones decide for the same one.
 #[derive(Clone)]
 pub struct FaultControl(Arc<Shared>);
 

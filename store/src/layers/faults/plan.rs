@@ -8,22 +8,22 @@ use crate::layers::Operation;
 /// one, those that stand first come first.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CallFaults {
-    /// The call does not reach the store: [`StoreError::Unavailable`], and nothing happened.
+    /// The call does not reach the store: [`StoreError::Unavailable`](orlop_core::store::StoreError::Unavailable), and nothing happened.
     pub unavailable: f64,
-    /// A write does not reach the store, and nobody knows that: [`StoreError::OutcomeUnknown`], and nothing happened. Reads are
-    /// [`StoreError::Unavailable`].
+    /// A write does not reach the store, and nobody knows that: [`StoreError::OutcomeUnknown`](orlop_core::store::StoreError::OutcomeUnknown), and nothing happened. Reads are
+    /// [`StoreError::Unavailable`](orlop_core::store::StoreError::Unavailable).
     pub lost_request: f64,
-    /// The store does what it was asked to do, and its answer gets lost: [`StoreError::OutcomeUnknown`], and it did happen, unless the store
-    /// itself refused. Reads are [`StoreError::Unavailable`].
+    /// The store does what it was asked to do, and its answer gets lost: [`StoreError::OutcomeUnknown`](orlop_core::store::StoreError::OutcomeUnknown), and it did happen, unless the store
+    /// itself refused. Reads are [`StoreError::Unavailable`](orlop_core::store::StoreError::Unavailable).
     pub lost_answer: f64,
 }
 
 /// How likely something happens to a watch with each of its items.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WatchFaults {
-    /// It ends with [`StoreError::Unavailable`] instead of the item.
+    /// It ends with [`StoreError::Unavailable`](orlop_core::store::StoreError::Unavailable) instead of the item.
     pub broken: f64,
-    /// It ends with [`StoreError::Lagged`] instead of the item.
+    /// It ends with [`StoreError::Lagged`](orlop_core::store::StoreError::Lagged) instead of the item.
     pub lagged: f64,
     /// It ends without a word.
     pub ended: f64,
@@ -96,7 +96,7 @@ impl FaultPlan {
         self
     }
 
-    /// The disk is full: what would take room, which is puts and new leases, is [`StoreError::NoSpace`]; reads and deletes go on.
+    /// The disk is full: what would take room, which is puts and new leases, is [`StoreError::NoSpace`](orlop_core::store::StoreError::NoSpace); reads and deletes go on.
     #[must_use]
     pub fn no_space(mut self) -> Self {
         self.no_space = true;
